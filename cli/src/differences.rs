@@ -1,49 +1,30 @@
-//! How a complete transfer differs from what was named or offered: files that could not be read or sent, that grew, that
-//! were skipped or renamed. Decides how they are listed, as lines and in JSON, and when the program fails for them.
+//! How a complete transfer differs from what was named or offered: files that could not be read or sent, that grew, or
+//! that were skipped. Decides how they are listed, as lines and in JSON, and when the program fails for them. The module
+//! `placement` does the same for names and links.
 //!
-//! Bounds: those of the lists that the library makes, 1,000 entries each; lines as the callers say.
+//! Bounds: those of the lists that the library makes, 1,000 entries each.
 
-use tallow_proto::transfer::differences::{Differences, EntryList, ListedEntry};
+use tallow_proto::transfer::differences::{Differences, ListedEntry};
 use tallow_proto::transfer::path::RelPath;
+use tallow_proto::wire::Role;
 use tallow_proto::wire::peer::EntryStatus;
-use tallow_proto::wire::relay::Role;
-use tallow_store::{Renamed, Skipped, fault_words};
+use tallow_store::fault_words;
 
 use crate::failure::Problem;
-use crate::output::{Named, Names, Output, counted, shown};
+use crate::output::{Event, Output, counted, shown};
+use crate::placement::{list, list_all};
 
-/// What a receiver skipped and renamed, with the names that the entries have here.
-#[derive(Debug, Default)]
+/// What only this side knows of a complete transfer.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Here {
-    /// Entries whose names exist.
-    pub skipped: Names,
-    /// Entries that got another name.
-    pub renamed: Names,
+    /// Receiver: the number of entries whose names exist.
+    pub skipped: u64,
+    /// Sender: the number of files and directories that were left out because they can't be read.
+    pub unreadable: Option<u64>,
 }
 
-impl Here {
-    /// Of these lists and their total numbers.
-    #[must_use]
-    pub fn new((skipped, skipped_count): (&[String], u64), (renamed, renamed_count): (&[Renamed], u64)) -> Self {
-        let escaped = |text: &str| tallow_proto::wire::Untrusted::new(text.to_owned()).escaped(usize::MAX);
-        let skipped = skipped.iter().map(|path| Named { name: escaped(path), reason: None, here: None });
-        let renamed = renamed.iter().map(|renamed| Named {
-            name: escaped(&renamed.offered),
-            reason: None,
-            here: Some(escaped(&renamed.here)),
-        });
-        Self {
-            skipped: Names { count: skipped_count, entries: skipped.collect() },
-            renamed: Names { count: renamed_count, entries: renamed.collect() },
-        }
-    }
-}
-
-/// The maximum number of skipped entries that are listed.
-const SKIPPED: usize = 5;
-
-/// The name of an entry for lines and JSON: text of the other side, escaped.
-pub fn name(path: &RelPath) -> String {
+/// The whole name of an entry for lines: text of the other side, escaped.
+fn name(path: &RelPath) -> String {
     path.shown().escaped(usize::MAX)
 }
 
@@ -72,68 +53,36 @@ fn reason(entry: &ListedEntry) -> String {
     }
 }
 
-/// A list for the event at the end.
-#[must_use]
-pub fn names(list: &EntryList) -> Names {
-    let named = |entry: &ListedEntry| Named {
-        name: name(&entry.path),
-        reason: entry.status.filter(|status| status.is_failure()).map(|status| word(status).to_owned()),
-        here: None,
-    };
-    Names { count: list.count.into(), entries: list.entries.iter().map(named).collect() }
-}
-
-/// Paths of this machine that were left out of the offer, for the event that names them.
-#[must_use]
-pub fn left_out(skipped: &[Skipped], count: u64) -> Names {
-    let named =
-        |entry: &Skipped| Named { name: shown_path(&entry.path), reason: Some(entry.why.to_string()), here: None };
-    Names { count, entries: skipped.iter().map(named).collect() }
-}
-
-/// A path of this machine, for lines and JSON.
-pub fn shown_path(path: &std::path::Path) -> String {
-    tallow_proto::wire::Untrusted::new(path.to_string_lossy().into_owned()).escaped(usize::MAX)
-}
-
-/// Writes a heading and the names, at most `most` of them; nothing where there are none.
-pub fn list(output: &Output, heading: &str, lines: impl IntoIterator<Item = String>, count: u64, most: usize) {
-    if count == 0 {
-        return;
-    }
-    output.line(&format!("{heading}:"));
-    let mut written = 0;
-    for line in lines.into_iter().take(most) {
-        output.line(&format!("  {line}"));
-        written += 1;
-    }
-    let more = count.saturating_sub(written);
-    if more > 0 {
-        output.line(&format!("  and {}", counted(more, "more", "more")));
-    }
-}
-
-/// Writes what the sender could not send, and what grew. All of it is named, as far as it is known: who sent or received
-/// a tree needs the names.
+/// Reports what the sender could not send, what grew, and at the sender what the receiver skipped. Files that failed are
+/// all named, as far as they are known: who sent or received a tree needs the names.
 pub fn report(output: &Output, differences: &Differences, role: Role) {
-    let failed = &differences.failed;
+    let Differences { failed, skipped, grown, .. } = differences;
+    for entry in &failed.entries {
+        let why = entry.status.map_or("unreadable", word);
+        output.event(&Event::Failed { path: entry.path.as_str(), why });
+    }
     let heading = match role {
         Role::Sender => "Not sent",
         Role::Receiver => "Not received, because the sender could not send it",
     };
     let line = |entry: &ListedEntry| format!("{}: {}", name(&entry.path), reason(entry));
-    list(output, heading, failed.entries.iter().map(line), failed.count.into(), usize::MAX);
+    list_all(output, heading, failed.entries.iter().map(line), failed.count.into());
+    // The receiver has its own list of them.
     if role == Role::Sender {
-        let skipped = &differences.skipped;
+        for entry in &skipped.entries {
+            output.event(&Event::Skipped { path: entry.path.as_str() });
+        }
         let names = skipped.entries.iter().map(|entry| name(&entry.path));
-        list(output, "Skipped by the receiver, because they already exist there", names, skipped.count.into(), SKIPPED);
+        list(output, "Skipped by the receiver, because they already exist there", names, skipped.count.into());
     }
-    let grown = &differences.grown;
+    for entry in &grown.entries {
+        output.event(&Event::Grown { path: entry.path.as_str() });
+    }
     let heading = match role {
         Role::Sender => "Grew while it was being sent; sent is what was offered, without what was added",
         Role::Receiver => "Grew at the sender while it was being sent; received is what was offered",
     };
-    list(output, heading, grown.entries.iter().map(|entry| name(&entry.path)), grown.count.into(), usize::MAX);
+    list_all(output, heading, grown.entries.iter().map(|entry| name(&entry.path)), grown.count.into());
 }
 
 /// The problem with which the program ends if not everything could be read or sent. `unreadable` is the number of files

@@ -3,14 +3,13 @@
 
 use std::io;
 
-use tallow_proto::link::trust::CertificateRefused;
-use tallow_proto::peer::{Class, ConfigError, Failure, Lost, RelayFailure};
-use tallow_proto::transfer::manifest::{Refusal, Refused};
+use tallow_proto::link::CertificateRefused;
+use tallow_proto::peer::{CancelReason, Class, ConfigError, DeclineReason, Failure, Lost, RelayFailure};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Refusal, Refused};
+use tallow_proto::wire::SPOKEN;
 use tallow_proto::wire::Violation;
-use tallow_proto::wire::peer::{CancelReason, DeclineReason};
-use tallow_proto::wire::relay::{RefusalReason, Role};
-use tallow_proto::wire::version::SPOKEN;
+use tallow_proto::wire::{RefusalReason, Role};
 use tallow_proto::wire::{Untrusted, Versions};
 
 use tallow_store::SourceError;
@@ -30,10 +29,9 @@ pub fn is_kept(failure: &Failure) -> bool {
         | Failure::Interrupted => true,
         Failure::Local(fault) => !fault.is_refusal() && !matches!(fault.kind, FaultKind::Changed | FaultKind::Vanished),
         Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
-        Failure::Peer { reason, .. } => match reason {
-            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
-            CancelReason::SourceChanged | CancelReason::NotVerified => false,
-        },
+        Failure::Peer { reason, .. } => {
+            matches!(reason, CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation)
+        }
         // Nothing had arrived.
         _ => false,
     }
@@ -105,7 +103,7 @@ impl Problem {
                 )
             }
             SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
-            SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
+            SourceError::Names(_) => Self::new(Class::Refused, message, "rename it, or leave it out"),
             SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
             SourceError::Pattern { .. } => Self::usage(&message, "use .gitignore syntax for patterns"),
             // The enum may get new variants; their own text is then shown.
@@ -239,7 +237,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
         DeclineReason::Person => ("the receiver declined", "ask the other person, and send again"),
         DeclineReason::Policy => {
-            ("the receiver does not accept a name in the offer", "rename or leave out the named file, and send again")
+            ("the receiver does not accept a name in the offer", "its error message names it and tells what helps")
         }
         DeclineReason::NoSpace => {
             ("the receiver does not have enough disk space", "send less, or ask the receiver to free disk space")
@@ -248,6 +246,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
             ("the receiver can't write to its directory", "ask the receiver to choose another directory")
         }
         DeclineReason::TooLarge => ("the offer is larger than the receiver accepts", "send less at a time"),
+        _ => ("the receiver does not accept the offer", "ask the other person for the reason"),
     };
     (with_words(why, text), hint.to_owned())
 }
@@ -263,12 +262,13 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
             (format!("{who} could not read or write a file"), "the error message on the other computer names it")
         }
         CancelReason::Violation => (
-            format!("{who} reports that this role violated the protocol"),
+            format!("{who} reports that this side violated the protocol"),
             "try again; if the error persists, update tallow on both sides",
         ),
         CancelReason::NotVerified => {
             (format!("{who} did not confirm the verifier words"), "compare them again with a new code")
         }
+        _ => (format!("{who} cancelled the transfer"), "ask the other person for the reason"),
     };
     (with_words(&why, text), hint.to_owned())
 }
@@ -293,6 +293,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "name one with --relay, or let the sender run one itself",
         ),
         Lost::NoAddress => ("the relay's host name has no address", "check its spelling and the DNS of this machine"),
+        Lost::NoNameService => (
+            "the name service (DNS) does not answer",
+            "check the network of this machine, or name the relay by its IP address",
+        ),
         Lost::NobodyWaits if at.relays => (
             "no sender is waiting with this code",
             "check the code, that the sender is still running, and that both sides use the same relay",
@@ -315,10 +319,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
         ),
         Lost::Unconfirmed => (
-            "everything was sent, but the receiver did not confirm it",
+            "everything was sent, but the receiver did not confirm it: it has everything, or is gone",
             "ask the receiver whether it arrived before you send it again",
         ),
-        // As in `explain`.
+        // Lost is non-exhaustive, see `explain`.
         lost => return (lost.to_string(), "try again".to_owned()),
     };
     (message.to_owned(), hint.to_owned())
@@ -362,7 +366,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
                 }
                 _ => "check the disk, then try again",
             };
-            // What has no kind says in words what it is.
+            // A fault without a kind has its cause in the detail.
             let words = fault.detail.as_deref().filter(|_| kind == io::ErrorKind::Other).map(shown);
             (format!("could not {verb} {named}: {}", words.unwrap_or_else(|| cause(kind))), hint)
         }
@@ -378,7 +382,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
         FaultKind::Panicked | FaultKind::Internal => {
             (format!("internal error at {named}"), "this is a bug in tallow, please report it")
         }
-        // As in `explain`.
+        // FaultKind is non-exhaustive, see `explain`.
         other => (format!("{named}: {other}"), "try again"),
     };
     (message, hint.to_owned())
@@ -431,7 +435,7 @@ fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
             format!("the relay violated the protocol: {violation}"),
             "check the address, or use another relay".to_owned(),
         ),
-        // As in `explain`.
+        // RelayFailure is non-exhaustive, see `explain`.
         relay => (shown(&relay.to_string()), "use another relay".to_owned()),
     }
 }
@@ -453,7 +457,7 @@ fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (S
             ),
             format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
-        // As in `explain`.
+        // CertificateRefused is non-exhaustive, see `explain`.
         other => (format!("relay {relay}: {other}"), "ask its operator whether that is intended".to_owned()),
     }
 }
@@ -473,6 +477,7 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
         RefusalReason::UnsupportedVersion(theirs) => return versions(theirs, "the relay"),
         RefusalReason::ShuttingDown => ("it is shutting down", "try again in a minute, or use another relay"),
         RefusalReason::Idle => ("the connection was idle for too long", "start again with a new code"),
+        _ => ("it gave a reason that this version does not know", "update tallow, or use another relay"),
     };
     (format!("the relay refused: {why}"), hint.to_owned())
 }

@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tallow_proto::transfer::manifest::Totals;
 use tallow_proto::wire::Untrusted;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 use tallow_relay::lossy::{self, Descriptor, Lossy};
 
 use crate::args::OutputArgs;
@@ -28,6 +28,7 @@ pub const SHOWN: usize = 200;
 pub struct Output {
     json: bool,
     quiet: bool,
+    verbose: bool,
     bar: Option<BarStyle>,
     current: Arc<Mutex<Option<ProgressBar>>>,
     /// The unanswered question on the last line of the terminal.
@@ -56,13 +57,20 @@ impl Output {
             (false, false) => Some(BarStyle::Bar),
             (false, true) => Some(BarStyle::Lines),
         };
-        Self { json: args.json, quiet: args.quiet, bar, current: Arc::default(), asked: Arc::default() }
+        let verbose = args.verbose > 0;
+        Self { json: args.json, quiet: args.quiet, verbose, bar, current: Arc::default(), asked: Arc::default() }
     }
 
     /// Creates the output for text that is written before the options are parsed, or without options.
     #[must_use]
     pub fn plain(json: bool) -> Self {
-        Self { json, quiet: false, bar: None, current: Arc::default(), asked: Arc::default() }
+        Self { json, quiet: false, verbose: false, bar: None, current: Arc::default(), asked: Arc::default() }
+    }
+
+    /// Whether the user wants to know more.
+    #[must_use]
+    pub const fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     /// The style of the progress display; `None` for no display.
@@ -223,28 +231,6 @@ fn safe(text: &str) -> String {
     safe
 }
 
-/// A list of names in an event: the first 1,000, and how many there are.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Names {
-    /// How many there are.
-    pub count: u64,
-    /// At most 1,000 of them.
-    pub entries: Vec<Named>,
-}
-
-/// An entry of a list of names.
-#[derive(Debug, Clone, Serialize)]
-pub struct Named {
-    /// The name; misleading characters are escaped.
-    pub name: String,
-    /// Why it is in the list.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Its name at the receiver, where it has another one there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub here: Option<String>,
-}
-
 /// The events of `--json`: one object per line, with the name of the event first.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -258,12 +244,12 @@ pub enum Event<'a> {
         /// How many of these bytes are sent: holes of sparse files are not. Null for a stream.
         data: Option<u64>,
     },
-    /// Sender: paths that were left out, with the reasons.
-    LeftOut {
-        /// Files and directories that can't be read. For these the program fails in the end.
-        unreadable: Names,
-        /// What is not sent in any case: special files, and links that lead elsewhere.
-        others: Names,
+    /// Sender: a file or directory that is left out because it can't be read. The command fails in the end.
+    Unreadable {
+        /// Its path.
+        path: &'a str,
+        /// The reason.
+        why: &'a str,
     },
     /// Sender: the code.
     Code {
@@ -285,7 +271,8 @@ pub enum Event<'a> {
     },
     /// The transfer waits.
     Waiting {
-        /// `relay`, `source`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
+        /// `relay`, `source`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct`, `peer` or
+        /// `confirmation`.
         r#for: &'a str,
     },
     /// The peer connected.
@@ -314,13 +301,51 @@ pub enum Event<'a> {
         data: u64,
         /// The text, if the offer is a text message.
         text: Option<&'a str>,
-        /// The first names; misleading characters are escaped.
+        /// The first names.
         names: &'a [String],
         /// The number of further names.
         more: u64,
     },
     /// The offer was accepted.
     Accepted,
+    /// Sender: an entry that is not sent, or a link that the receiver left out. Receiver: a link that was left out.
+    LeftOut {
+        /// Sender: its path. Receiver: its offered path.
+        path: &'a str,
+        /// The reason.
+        why: &'a str,
+    },
+    /// Sender: a name that can't be sent. An error follows.
+    Refused {
+        /// Its path.
+        path: &'a str,
+        /// The violated rule.
+        why: &'a str,
+    },
+    /// Receiver: an entry was saved under another name.
+    Renamed {
+        /// Its offered path.
+        from: &'a str,
+        /// Its path here, below the destination.
+        to: &'a str,
+    },
+    /// A file that the sender could not send. The command fails in the end.
+    Failed {
+        /// Its offered path.
+        path: &'a str,
+        /// `changed`, `vanished` or `unreadable`.
+        why: &'a str,
+    },
+    /// A file that grew while it was sent. The part that was offered is in place.
+    Grown {
+        /// Its offered path.
+        path: &'a str,
+    },
+    /// An entry that was not sent because its name exists at the receiver.
+    Skipped {
+        /// Sender: its offered path. Receiver: its path below the destination.
+        path: &'a str,
+    },
     /// Data of an earlier transfer is used.
     Resumed {
         /// The number of bytes that need not be transferred again.
@@ -375,17 +400,22 @@ pub enum Event<'a> {
         kept: u64,
         /// The root hash that both sides computed over names and contents.
         root: &'a str,
+        /// Names that are others at the receiver.
+        renamed: u32,
+        /// Links that the receiver left out.
+        left_out: u32,
+        /// Files that the sender could not send.
+        failed: u64,
+        /// Files that grew while they were sent.
+        grown: u64,
+        /// Entries that were not sent because their names exist at the receiver.
+        skipped: u64,
+        /// Sender: files and directories that were left out because they can't be read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unreadable: Option<u64>,
         /// Receiver: the directory of the received files.
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<&'a str>,
-        /// Files that the sender could not send: not in place. The reason is `changed`, `vanished` or `unreadable`.
-        failed: Names,
-        /// Files that grew while they were sent: as much is in place as was offered.
-        grown: Names,
-        /// Entries that were not sent, because their names exist at the receiver.
-        skipped: Names,
-        /// Receiver: entries that have another name here.
-        renamed: Names,
     },
     /// An unfinished transfer was found or removed.
     Partial {
@@ -503,11 +533,6 @@ mod tests {
     fn json_events_begin_with_their_name() {
         let words = ["acorn", "canal"];
         let names = vec!["a.txt".to_owned()];
-        let named = |name: &str, reason: Option<&str>| Named {
-            name: name.to_owned(),
-            reason: reason.map(str::to_owned),
-            here: None,
-        };
         let events = [
             (Event::Code { code: "7-a-b", link: None, relay: &[] }, r#"{"event":"code","code":"7-a-b"}"#),
             (
@@ -537,32 +562,30 @@ mod tests {
                     seconds: 0.5,
                     kept: 0,
                     root: "ab",
+                    renamed: 2,
+                    left_out: 1,
+                    failed: 3,
+                    grown: 4,
+                    skipped: 5,
+                    unreadable: Some(6),
                     out: Some("/d"),
-                    failed: Names { count: 2, entries: vec![named("x", Some("changed"))] },
-                    grown: Names::default(),
-                    skipped: Names::default(),
-                    renamed: Names {
-                        count: 1,
-                        entries: vec![Named { name: "a".into(), reason: None, here: Some("a (1)".into()) }],
-                    },
                 },
                 concat!(
-                    r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d","#,
-                    r#""failed":{"count":2,"entries":[{"name":"x","reason":"changed"}]},"#,
-                    r#""grown":{"count":0,"entries":[]},"skipped":{"count":0,"entries":[]},"#,
-                    r#""renamed":{"count":1,"entries":[{"name":"a","here":"a (1)"}]}}"#
+                    r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","#,
+                    r#""renamed":2,"left_out":1,"failed":3,"grown":4,"skipped":5,"unreadable":6,"out":"/d"}"#
                 ),
             ),
+            (Event::Failed { path: "d/x", why: "changed" }, r#"{"event":"failed","path":"d/x","why":"changed"}"#),
+            (Event::Grown { path: "log" }, r#"{"event":"grown","path":"log"}"#),
+            (Event::Skipped { path: "x" }, r#"{"event":"skipped","path":"x"}"#),
             (
-                Event::LeftOut {
-                    unreadable: Names { count: 1, entries: vec![named("d/x", Some("can't be read"))] },
-                    others: Names::default(),
-                },
-                concat!(
-                    r#"{"event":"left_out","#,
-                    r#""unreadable":{"count":1,"entries":[{"name":"d/x","reason":"can't be read"}]},"#,
-                    r#""others":{"count":0,"entries":[]}}"#
-                ),
+                Event::Unreadable { path: "/d/x", why: "can't be read: permission denied" },
+                r#"{"event":"unreadable","path":"/d/x","why":"can't be read: permission denied"}"#,
+            ),
+            (Event::Renamed { from: "a:b", to: "a_b" }, r#"{"event":"renamed","from":"a:b","to":"a_b"}"#),
+            (
+                Event::LeftOut { path: "l", why: "a link out of what was sent" },
+                r#"{"event":"left_out","path":"l","why":"a link out of what was sent"}"#,
             ),
             (
                 Event::Error { kind: "auth", message: "wrong code", hint: "ask" },

@@ -6,22 +6,21 @@ use std::sync::Arc;
 
 use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Role;
-use tallow_store::{Destination, OnExists, Policy, Receiving, Renamed, StreamOut};
+use tallow_proto::wire::Role;
+use tallow_store::{Destination, Naming, OnExists, OutsideLinks, Policy, Receiving, StreamOut};
 
-use crate::args::ReceiveArgs;
-use crate::differences::{self, Here, list};
+use crate::args::{LinkChoice, NameChoice, ReceiveArgs};
+use crate::differences::{self, Here};
 use crate::failure::{Context, Problem};
 use crate::offer;
-use crate::output::{Output, shown};
+use crate::output::{self, Output, shown};
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, send, setup};
 
 /// The line for a user whose offer is declined without a question.
 const NO_TERMINAL: &str = "Declined: standard input is not a terminal, so no question can be asked";
-/// The maximum number of names that are listed as skipped, and as renamed.
-const LISTED: usize = 5;
 
 /// The question that the next answer belongs to.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
     let at = Context { role: Role::Receiver, known_relays: &known_relays, relays: has_relays };
-    let place = Place::new(on_exists(&args), args.out, args.allow_unportable_names);
+    let place = Place::new(policy(&args), on_exists(&args), args.out);
     // Opened now, so that a directory that can't be written is reported before the code is used.
     if !args.stdout {
         place.open().map_err(|fault| Problem::local(&fault, &at))?;
@@ -92,10 +91,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Offer(offer)) => question = place.show(offer, &out, args.yes, &mut report),
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
-                    let (skipped, renamed) = place.differences();
-                    let here = Here::new((&skipped.0, skipped.1), (&renamed.0, renamed.1));
-                    report.show_done(&summary, (!args.stdout).then_some(&out), Some(here));
-                    report_here(&report.output, &skipped, &renamed);
+                    let skipped = place.report_placement(&report.output);
+                    report.show_done(&summary, (!args.stdout).then_some(&out), Here { skipped, unreadable: None });
                     if !args.stdout {
                         partial::mention(&place.dir, &report.output);
                     }
@@ -132,7 +129,8 @@ struct Place {
     dir: PathBuf,
     /// What to do about existing names. `None`: the user is asked, or the sink refuses them.
     on_exists: Option<OnExists>,
-    allow_unportable: bool,
+    /// The other rules.
+    policy: Policy,
     /// The sink, once the offer was accepted.
     sink: Option<Arc<Receiving>>,
     /// The error that prevented the sink from being opened.
@@ -144,13 +142,13 @@ struct Place {
 }
 
 impl Place {
-    const fn new(on_exists: Option<OnExists>, dir: PathBuf, allow_unportable: bool) -> Self {
-        Self { dir, on_exists, allow_unportable, sink: None, broken: None, unfit: None, differs: None }
+    const fn new(policy: Policy, on_exists: Option<OnExists>, dir: PathBuf) -> Self {
+        Self { dir, on_exists, policy, sink: None, broken: None, unfit: None, differs: None }
     }
 
     fn open(&self) -> Result<Destination, Fault> {
         let on_exists = self.on_exists.unwrap_or(OnExists::Refuse);
-        let policy = Policy { on_exists, allow_unportable: self.allow_unportable };
+        let policy = Policy { on_exists, ..self.policy };
         Destination::open(&self.dir, policy)
     }
 
@@ -223,10 +221,11 @@ impl Place {
     /// The user, or `--yes`, accepted the offer: asks about existing names on a terminal, and otherwise lets the sink
     /// refuse them.
     fn accept(&mut self, report: &mut Report, offer: Offer) -> Question {
-        let existing = if self.on_exists.is_none() && prompt::is_interactive() {
-            offer::existing(offer.manifest(), &self.dir, self.allow_unportable)
-        } else {
-            offer::Existing::default()
+        let existing = match self.open() {
+            Ok(destination) if self.on_exists.is_none() && prompt::is_interactive() => {
+                offer::existing(offer.manifest(), &destination)
+            }
+            Ok(_) | Err(_) => offer::Existing::default(),
         };
         if existing.is_empty() {
             self.take(offer);
@@ -251,25 +250,34 @@ impl Place {
         }
     }
 
-    /// The skipped and the renamed entries: the first ones, and their total numbers.
-    fn differences(&self) -> ((Vec<String>, u64), (Vec<Renamed>, u64)) {
-        let Some(sink) = &self.sink else { return Default::default() };
-        let (mut renamed, mut count) = sink.renamed();
-        let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
-        for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
-            renamed.push(placed);
-            count += 1;
+    /// Reports the skipped and the renamed files. Returns the number of skipped ones.
+    fn report_placement(&self, output: &Output) -> u64 {
+        let Some(sink) = &self.sink else { return 0 };
+        let (skipped, count) = sink.skipped();
+        for path in &skipped {
+            output.event(&output::Event::Skipped { path });
         }
-        (sink.skipped(), (renamed, count))
+        let skipped = skipped.iter().map(|path| shown(path));
+        placement::list(output, "Skipped, because they already exist", skipped, count);
+        placement::report_here(output, sink);
+        count
     }
 }
 
-/// Lists the skipped and the renamed entries.
-fn report_here(output: &Output, skipped: &(Vec<String>, u64), renamed: &(Vec<Renamed>, u64)) {
-    let lines = skipped.0.iter().map(|path| shown(path));
-    list(output, "Skipped, because they already exist", lines, skipped.1, LISTED);
-    let lines = renamed.0.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here)));
-    list(output, "Saved under another name", lines, renamed.1, LISTED);
+/// The rules for what is received, but for names that exist.
+const fn policy(args: &ReceiveArgs) -> Policy {
+    Policy {
+        on_exists: OnExists::Refuse,
+        naming: match args.names {
+            NameChoice::Plain => Naming::Plain,
+            NameChoice::Exact => Naming::Exact,
+            NameChoice::Portable => Naming::Portable,
+        },
+        outside_links: match args.links {
+            LinkChoice::Inside => OutsideLinks::LeaveOut,
+            LinkChoice::Keep => OutsideLinks::Keep,
+        },
+    }
 }
 
 /// The option for names that already exist.
@@ -297,17 +305,17 @@ fn pipe(report: &mut Report, offer: StreamOffer, yes: bool) -> Question {
 }
 
 fn accept_stream(offer: StreamOffer) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.accept(Arc::new(StreamOut::stdout()));
 }
 
 fn decline(offer: Offer, text: &str) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.decline(DeclineReason::Person, text);
 }
 
 fn decline_stream(offer: StreamOffer, text: &str) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.decline(DeclineReason::Person, text);
 }
 
@@ -343,7 +351,7 @@ mod tests {
         let place = |dir| Place {
             dir,
             on_exists: None,
-            allow_unportable: false,
+            policy: Policy::default(),
             sink: None,
             broken: None,
             unfit: None,

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::Trust;
 use tallow_proto::peer::{
-    Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
+    Event, Fallback, Path, PathKind, PathTransport, Placement, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
 use tallow_proto::transfer::differences::Differences;
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 
 use crate::differences::{self, Here};
 use crate::failure::{self, Context, Problem};
@@ -354,7 +354,7 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other side: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
@@ -392,7 +392,7 @@ impl Report {
         let name = relay.to_string();
         let fingerprint = match keep {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => Some(fingerprint.to_string()),
-            Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+            _ => None,
         };
         self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
         let what = match fingerprint {
@@ -414,6 +414,9 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "No sender is waiting with this code yet; trying again every few seconds".to_owned())
             }
+            WaitingFor::NameService(name) => {
+                ("name_service", format!("Waiting for the name service (DNS) to find {}", output::shown(name)))
+            }
             WaitingFor::Turn => ("turn", "The sender has another receiver; trying again every few seconds".to_owned()),
             WaitingFor::Response => {
                 ("response", "The sender does not answer and may have ended; still waiting".to_owned())
@@ -424,6 +427,11 @@ impl Report {
                 ("direct", "Waiting for a direct path, because --p2p-only forbids a transfer over a relay".to_owned())
             }
             WaitingFor::Peer => ("peer", "Waiting for the peer to reconnect".to_owned()),
+            WaitingFor::Confirmation => (
+                "confirmation",
+                "Everything was sent; waiting for the receiver to confirm it (it may have everything: ask there)"
+                    .to_owned(),
+            ),
             _ => ("peer", "Waiting for the peer".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
@@ -465,31 +473,35 @@ impl Report {
         }
     }
 
-    /// Reports success. `here`: what was skipped and renamed at this receiver, with the names there.
-    pub fn show_done(&self, summary: &Summary, out: Option<&str>, here: Option<Here>) {
+    /// Reports success.
+    pub fn show_done(&self, summary: &Summary, out: Option<&str>, here: Here) {
+        differences::report(&self.output, &summary.differences, self.role);
         let Differences { failed, skipped, grown, .. } = &summary.differences;
         let files = u64::from(summary.totals.files.saturating_sub(failed.files).saturating_sub(skipped.files));
         let bytes = summary.totals.bytes.saturating_sub(failed.bytes).saturating_sub(skipped.bytes);
-        let Here { skipped: skipped_here, renamed } = here.unwrap_or_default();
-        let dropped = if skipped_here.count > 0 { skipped_here } else { differences::names(skipped) };
-        let not_wanted = match (dropped.count, self.role) {
+        let dropped = here.skipped.max(skipped.count.into());
+        let not_wanted = match (dropped, self.role) {
             (0, _) => String::new(),
             (count, Role::Sender) => format!(", {} skipped by the receiver", counted(count, "entry", "entries")),
             (count, Role::Receiver) => format!(", {} skipped", counted(count, "entry", "entries")),
         };
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
+        let Placement { renamed, links_outside, links_unsupported } = summary.placement;
+        let left_out = links_outside.saturating_add(links_unsupported);
         self.output.event(&output::Event::Done {
             bytes,
             files,
             seconds,
             kept: self.kept,
             root: &root,
-            out,
-            failed: differences::names(failed),
-            grown: differences::names(grown),
-            skipped: dropped,
             renamed,
+            left_out,
+            failed: failed.count.into(),
+            grown: grown.count.into(),
+            skipped: dropped,
+            unreadable: here.unreadable,
+            out,
         });
         let took = took(seconds, bytes.saturating_sub(summary.totals.holes));
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
@@ -498,7 +510,6 @@ impl Report {
             Some(out) => format!("Received {amount} in {took}, verified{not_wanted}, in {}", output::shown(out)),
             None => format!("Sent {amount} in {took}, verified by the receiver{not_wanted}"),
         });
-        differences::report(&self.output, &summary.differences, self.role);
     }
 }
 

@@ -4,21 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
-use tallow_proto::peer::{self, CodeChoice, Comparison, Embedded, Failure, Payload, SendConfig};
+use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
-use tallow_proto::wire::relay::Role;
-use tallow_store::{Skipped, SourceOptions, SourceTree, StreamIn, identity};
+use tallow_proto::wire::Role;
+use tallow_store::{Links, SourceError, SourceOptions, SourceTree, StreamIn, identity};
 
-use crate::args::SendArgs;
-use crate::differences::{self, list, shown_path};
+use crate::args::{LinkChoice, SendArgs};
+use crate::differences::{self, Here};
 use crate::failure::Problem;
-use crate::output::{Event, Output, counted};
+use crate::output::Output;
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
-
-/// The maximum number of left-out paths that are listed.
-const NAMED: usize = 5;
 
 /// Runs the command.
 ///
@@ -35,12 +33,22 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
-    let options =
-        SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links, strict: args.strict };
+    let links = match (args.follow_links, args.links) {
+        (true, _) => Links::Follow,
+        (false, LinkChoice::Keep) => Links::Keep,
+        (false, LinkChoice::Inside) => Links::Inside,
+    };
+    let options = SourceOptions { excludes: args.exclude, git: args.git, links, strict: args.strict };
     let (payload, source) = if is_stream {
         (Payload::Stream(Arc::new(StreamIn::stdin())), None)
     } else {
-        let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
+        let source = SourceTree::new(args.paths, options).map_err(|error| {
+            if let SourceError::Names(names) = &error {
+                placement::report_refused(&output, names, names.len() as u64);
+            }
+            Problem::source(&error)
+        })?;
+        let source = Arc::new(source);
         (Payload::from(Arc::clone(&source)), Some(source))
     };
     let embedded = match common.relays.first() {
@@ -71,12 +79,12 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         let mut comparison = None;
         let outcome = loop {
             match report.next(&mut sender).await {
-                Step::Event(peer::Event::Scanned(_)) => {
+                Step::Event(Event::Scanned(_)) => {
                     if let Some(source) = &source {
-                        report_left_out(&report.output, source);
+                        placement::report_unsent(&report.output, source);
                     }
                 }
-                Step::Event(peer::Event::Code { code, link, listening }) => {
+                Step::Event(Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
                     // A link names one address only, so for the relay inside this process all addresses are shown
@@ -84,24 +92,32 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     let link = link.filter(|_| has_relays).map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }
-                Step::Event(peer::Event::Verifier { comparison: Some(asked), .. }) => {
+                Step::Event(Event::Verifier { comparison: Some(asked), .. }) => {
                     comparison = Some(asked);
                     report.ask_to_compare();
                 }
-                Step::Event(peer::Event::Done(summary)) => {
-                    report.show_done(&summary, None, None);
+                Step::Event(Event::Done(summary)) => {
+                    placement::report_received(&report.output, summary.placement, source.as_deref());
+                    let unreadable = source.as_deref().map(|source| source.unreadable().total());
+                    report.show_done(&summary, None, Here { skipped: 0, unreadable: unreadable.or(Some(0)) });
                     break Ok(summary);
                 }
-                Step::Event(peer::Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
                     return Err(report.unexplained(sender.ending()));
                 }
-                Step::Event(peer::Event::Failed(failure)) => break Err(report.problem(&failure)),
+                Step::Event(Event::Failed(failure)) => {
+                    if let Some(source) = &source {
+                        let refused = source.refused_names();
+                        placement::report_refused(&report.output, refused.list(), refused.total());
+                    }
+                    break Err(report.problem(&failure));
+                }
                 Step::Event(_) => {}
                 Step::Answer(line) => agree(comparison.take(), prompt::is_yes(line.as_deref())),
             }
         };
         let summary = report.finish(sender, outcome).await?;
-        let unreadable = source.map_or(0, |source| source.unreadable().1);
+        let unreadable = source.map_or(0, |source| source.unreadable().total());
         differences::problem(&summary.differences, unreadable, Role::Sender).map_or(Ok(()), Err)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
@@ -133,24 +149,8 @@ fn is_stream(args: &SendArgs) -> Result<bool, Problem> {
 }
 
 fn relay_of(host: &str, port: Option<u16>) -> String {
-    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
     tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
-}
-
-fn report_left_out(output: &Output, source: &SourceTree) {
-    let ((unreadable, failures), (others, count)) = (source.unreadable(), source.skipped());
-    if failures + count == 0 {
-        return;
-    }
-    output.event(&Event::LeftOut {
-        unreadable: differences::left_out(&unreadable, failures),
-        others: differences::left_out(&others, count),
-    });
-    let line = |entry: &Skipped| format!("{}: {}", shown_path(&entry.path), entry.why);
-    // What the user expects to be sent is named as a whole.
-    list(output, "Left out, because it can't be read", unreadable.iter().map(line), failures, usize::MAX);
-    let heading = format!("Left out {}", counted(count, "entry", "entries"));
-    list(output, &heading, others.iter().map(line), count, NAMED);
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The program under `strace`, which kills it at, or lets fail, one system call of a small receive after the other;
-//! then the same is sent and received again, and must be complete.
+//! `strace` kills the program at, or makes fail, one system call of a small receive after the other; then the same
+//! files are sent and received again, and must be complete.
 //!
-//! strace counts the calls of each thread for itself, so a point is "the Nth call of this kind of whichever thread
-//! comes there first". By default a few points of each kind are tried; `TALLOW_LONG=1` tries all that there are.
+//! strace counts the calls of each thread separately, so a point is "the Nth call of this kind in the first thread
+//! that makes it". By default a few points of each kind are tried; `TALLOW_LONG=1` tries all of them.
 
 #![cfg(target_os = "linux")]
 
@@ -51,7 +51,7 @@ const FAILING: [&str; 10] = [
     "fdatasync",
 ];
 
-/// What is sent, where it goes, and what the program keeps.
+/// The files to send, the destination, and the state of the program.
 struct Place {
     root: PathBuf,
 }
@@ -63,7 +63,7 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// 64 chunks in three files and what needs none.
+    /// 64 chunks in three files, and entries without chunks.
     fn new(name: &str) -> Self {
         let base = Path::new("/dev/shm");
         let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
@@ -134,7 +134,7 @@ impl Place {
             .stdin(Stdio::null());
     }
 
-    /// Sends and receives once; what the receiver ended with, what it said, and how the sender ended.
+    /// Sends and receives once: the receiver's exit status and output, and the sender's exit status.
     fn once(&self, strace: &[&str]) -> End {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let paths = ["d", "second"].map(|name| self.root.join("src").join(name));

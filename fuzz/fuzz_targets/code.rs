@@ -1,4 +1,4 @@
-//! What a person may type as a code or a link: the canonical form is a fixed point.
+//! Codes and links as a user may type them: the canonical form is a fixed point.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tallow_proto::code::{Code, Link, complete};

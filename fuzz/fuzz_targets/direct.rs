@@ -1,4 +1,4 @@
-//! What a peer says of a direct path.
+//! Messages of a peer about direct paths.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

@@ -1,4 +1,5 @@
-//! Any bytes in any split: the decoder neither panics nor hands out more than arrived, and splits do not matter.
+//! Any bytes in any split: the decoder neither panics nor returns more than arrived, and the split makes no
+//! difference.
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

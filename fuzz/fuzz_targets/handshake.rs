@@ -1,5 +1,5 @@
-//! Both sides of the handshake, each fed with frames that anybody may have made: flips in
-//! true ones, and others in between.
+//! Both sides of the handshake, each with frames that an attacker may have made: flipped bits in correct frames, and
+//! other frames in between.
 #![no_main]
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use tallow_fuzz::steps::steps;
 use tallow_proto::handshake::Output;
 use tallow_proto::wire::relay::Role;
 
-// Tag 0 and 1: a frame for the sender, for the receiver. Others: what a side says next gets the body's flips (two
-// bytes for where, one for which).
+// Tags 0 and 1: a frame for the sender or for the receiver. Others: the next message of a side is changed by the
+// flips in the body (two bytes for the position, one for the bit).
 fuzz_target!(|data: &[u8]| {
     thread_local!(static NOW: Instant = Instant::now());
     let now = NOW.with(|now| *now);

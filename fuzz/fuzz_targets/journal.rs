@@ -1,10 +1,10 @@
-//! Journals of staging directories, as they are found on a disk.
+//! Journals of staging directories, as they may be found on a disk.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::steps::steps;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
-// Whether nothing is behind the good batches (one byte), where they are cut (two), then steps: a journal, and the
+// Whether nothing follows the good batches (one byte), where they are cut (two bytes), then steps: a journal, and the
 // entries of the good batches, three bytes each.
 fuzz_target!(|data: &[u8]| {
     let Some((&[valid, high, low], data)) = data.split_first_chunk::<3>() else { return };
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(header.encode(), bytes[..len]);
         read(&header, &bytes[..len], &bytes[len..]);
     }
-    // Behind a good header, with good batches first.
+    // After a good header, with good batches first.
     let header =
         Header { digest: [1; 32], chunk_size: 1 << 16, chunks: 1 << 16, bytes: 1 << 32, entries: 1, label: "x".into() };
     let encoded = header.encode();
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let torn = read(&header, &encoded, &journal);
     assert!(torn.1 <= (encoded.len() + journal.len()) as u64);
-    // What a checksum vouches for was written: the fuzzer can't make one.
+    // Entries with a valid checksum were written by the test: the fuzzer can't forge one.
     assert!(torn.0.iter().all(|stored| entries.iter().any(|&(chunk, _)| u64::from(chunk) == stored.chunk)));
 });
 

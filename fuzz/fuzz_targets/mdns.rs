@@ -1,4 +1,4 @@
-//! Datagrams of anybody on the LAN to who announces and to who browses.
+//! Datagrams of any machine on the LAN, for an announcing and for a browsing peer.
 #![no_main]
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;

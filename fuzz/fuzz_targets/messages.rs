@@ -1,4 +1,4 @@
-//! Every message of the wire: what decodes is the one encoding of what it says.
+//! Every message of the protocol: bytes that decode are the canonical encoding of the message.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tallow_proto::wire::peer::{ControlRecord, HandshakeMessage};

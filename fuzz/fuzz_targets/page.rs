@@ -1,4 +1,4 @@
-//! Pages of a manifest, as they come from a sender.
+//! Pages of a manifest, as they arrive from a sender.
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What a gateway says to a machine that wants a port mapped, by any of the three protocols.
+//! Messages of a gateway to a machine that requests a port mapping, in each of the three protocols.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

@@ -1,4 +1,4 @@
-//! Datagrams from anybody to a listening endpoint.
+//! Datagrams from any machine to a listening endpoint.
 #![no_main]
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A relay, whose clients say anything.
+//! A relay whose clients send anything.
 #![no_main]
 use std::sync::OnceLock;
 

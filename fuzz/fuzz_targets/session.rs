@@ -1,4 +1,4 @@
-//! A session, fed with frames that anybody may have made.
+//! A session that gets frames from an attacker.
 #![no_main]
 use std::time::Instant;
 

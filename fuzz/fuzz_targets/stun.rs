@@ -1,4 +1,4 @@
-//! Datagrams of anybody to who asks for its address, and to a server that tells it.
+//! Datagrams of any machine, for a STUN client and for a STUN server.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

@@ -1,5 +1,5 @@
-//! Bytes from anybody on a TCP connection, to a relay and to a client of each kind, also behind a proxy: no panic, bounded
-//! buffers, an end. A plain TCP connection, proven or not, hands on what came.
+//! Bytes from any machine on a TCP connection, for a relay and for a client of each kind, also behind a proxy: no
+//! panic, bounded buffers, an end. A plain TCP connection, authenticated or not, returns the bytes that arrived.
 #![no_main]
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,7 @@ use tallow_proto::pool::Pool;
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::CHUNK;
 
-/// Kinds of TCP connections; from this one on they are plain.
+/// The number of kinds of TCP connections before the plain ones.
 const PLAIN: u8 = 8;
 const KINDS: u8 = 10;
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -38,7 +38,7 @@ fn acceptor() -> &'static Acceptor {
 fn tcp(which: u8, now: Instant) -> TcpLink {
     let (kind, proxy) = match which % KINDS {
         0 => return acceptor().accept(now),
-        // A bare WebSocket that is open, so that its frames are reached.
+        // An open WebSocket without TLS, so that its frames are reached.
         1 => {
             let mut tcp = acceptor().accept(now);
             let request = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

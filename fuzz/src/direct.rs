@@ -1,7 +1,7 @@
-//! A negotiation of a direct path with a peer that says anything, on either side.
+//! A negotiation of a direct path with a peer that sends anything, on either side.
 //!
-//! Oracles: no panic; what is asked for in a round is bounded; nothing is done where p2p is off; the next deadline
-//! always lies ahead; a round's end is said once, and settled once.
+//! Oracles: no panic; the number of actions in a round is bounded; nothing happens if p2p is off; the next deadline
+//! is always in the future; the end of a round is reported once and settled once.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,28 +17,28 @@ use tallow_proto::wire::relay::Role;
 
 use crate::steps::{step, steps};
 
-/// The other side says this.
+/// A control message of the other side.
 pub const CONTROL: u8 = 0;
-/// So many tenths of a second pass as the first byte says.
+/// Time passes: the first byte is the number of tenths of a second.
 pub const TIME: u8 = 1;
-/// A datagram from the address of the first six bytes; an empty rest stands for our own token.
+/// A datagram from the address in the first six bytes; if the rest is empty, it contains this side's token.
 pub const PROBED: u8 = 2;
 /// The interface's address changes.
 pub const MOVE: u8 = 3;
-/// Our candidates, as they stand in a record.
+/// Candidates of this side, encoded as in a record.
 pub const OWN: u8 = 4;
-/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one of a round is lost; 4: all is
-/// gathered; 5: a round has drained. The round is the second byte, or the path's.
+/// 0: the session has no link; 1: it has one again; 2: a link was selected; 3: the last one of a round is lost; 4:
+/// gathering has finished; 5: a round has drained. The second byte is the round, or that of the path.
 pub const LINK: u8 = 5;
 
-/// Takes the steps on one side, and tells how many rounds it began or joined.
+/// Runs the steps on one side; returns how many rounds it began or joined.
 ///
 /// # Panics
 /// An oracle fails.
 pub fn run(data: &[u8]) -> usize {
     let (&first, data) = data.split_first().unwrap_or((&0, &[]));
     let role = if first & 1 == 0 { Role::Sender } else { Role::Receiver };
-    let config = Config { role, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]) };
+    let config = Config { role, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]), slot: None };
     let mut machine = Negotiation::new(config);
     let mut now = Instant::now();
     machine.handle_interfaces(now, &[interface(Ipv4Addr::new(192, 168, 1, 2))]);
@@ -51,7 +51,7 @@ pub fn run(data: &[u8]) -> usize {
                 if let Ok(message) = wire::decode::<Control>(body)
                     && machine.handle_control(now, &message).is_err()
                 {
-                    // The session is over.
+                    // The session has ended.
                     return rounds;
                 }
             }
@@ -139,7 +139,7 @@ pub fn run(data: &[u8]) -> usize {
     rounds
 }
 
-/// The round that a step names.
+/// The round of a step.
 fn of(body: &[u8]) -> Option<u32> {
     body.get(1).map(|&round| round.into())
 }
@@ -148,7 +148,7 @@ fn interface(ip: Ipv4Addr) -> Interface {
     Interface { name: "eth0".into(), addr: ip.into(), prefix: 24 }
 }
 
-/// Rounds that come to something and to nothing.
+/// Rounds that succeed, and rounds that fail.
 #[must_use]
 pub fn honest() -> Vec<(&'static str, Vec<u8>)> {
     let candidates = |addrs: &[&str]| {

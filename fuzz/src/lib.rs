@@ -1,4 +1,4 @@
-//! What the fuzz targets share: how bytes become a list of steps, and the machines that take them.
+//! The common part of the fuzz targets: how bytes become a list of steps, and the machines that process them.
 //!
 //! The same files are part of `tests/tests/fuzz_seeds.rs`, which writes the seeds and replays them on every toolchain.
 

@@ -1,4 +1,4 @@
-//! A port mapper, and steps of its gateway or of other hosts.
+//! A port mapper, and messages of its gateway or of other hosts.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tallow_portmap::{Action, Config, ConnectionEvent, ConnectionId, Interface, M
 
 use crate::steps::steps;
 
-/// A datagram from the port of PCP and NAT-PMP; a PCP answer has the nonce of the last request put in.
+/// A datagram from the port of PCP and NAT-PMP; in a PCP answer the nonce is replaced by that of the last request.
 pub const GATEWAY: u8 = 0;
 /// A datagram from the port of SSDP.
 pub const SSDP: u8 = 1;
@@ -15,20 +15,21 @@ pub const SSDP: u8 = 1;
 pub const OTHER: u8 = 2;
 /// Bytes for the newest connection.
 pub const TCP: u8 = 3;
-/// It ends, or fails if there is a body.
+/// The newest connection ends, or fails if there is a body.
 pub const END: u8 = 4;
-/// Milliseconds pass, 16 bits of them; without a body until the next deadline.
+/// Milliseconds pass (16 bits); without a body, the time until the next deadline.
 pub const TIME: u8 = 5;
-/// The mapping is taken back, or wanted again.
+/// The mapping is removed, or requested again.
 pub const TURN: u8 = 6;
 
-/// Where the gateway is.
+/// The address of the gateway.
 pub const HOME: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 
-/// Runs the steps against a machine that asks by the protocols of the first byte; returns what was ever mapped.
+/// Runs the steps against a port mapper that uses the protocols of the first byte; returns the protocols that ever
+/// had a mapping.
 ///
 /// # Panics
-/// It broke one of its bounds.
+/// The port mapper exceeded one of its bounds.
 pub fn run(data: &[u8]) -> Vec<Protocol> {
     let Some((&first, data)) = data.split_first() else { return Vec::new() };
     let protocols = match first % 4 {

@@ -1,7 +1,6 @@
-//! A relay and its clients on a wire without loss: clients that say anything, to a relay that is the real one.
+//! A real relay, and clients that send anything, on a network without loss.
 //!
-//! Oracles: no panic; what one client is told fits in few messages; a pair that behaves is
-//! served whatever the others do.
+//! Oracles: no panic; the number of messages to one client is small; a correct pair is served whatever the others do.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -23,23 +22,23 @@ use crate::steps::{canary, step, steps};
 
 const UNIX_TIME: Duration = Duration::from_secs(1_790_000_000);
 const SEGMENTS: NonZeroUsize = NonZeroUsize::MIN;
-/// Clients that the bytes may have.
+/// How many clients the bytes may control.
 const CLIENTS: u8 = 4;
 
-/// A client says these bytes on its first stream. The tag's upper half is the client.
+/// A client sends these bytes on its first stream. The upper half of the tag is the client.
 pub const SAY: u8 = 0;
-/// The same, in a frame.
+/// The same as [`SAY`], but in a frame.
 pub const FRAME: u8 = 1;
-/// The same, on a stream of its own.
+/// The same as [`SAY`], but on a new stream.
 pub const STREAM: u8 = 2;
-/// It closes its connection.
+/// The client closes its connection.
 pub const CLOSE: u8 = 3;
-/// As many seconds as the body is long.
+/// Time passes: one second for each byte of the body.
 pub const TIME: u8 = 4;
 
-/// See the module's text.
+/// A relay with its clients.
 pub struct Hub {
-    /// Virtual.
+    /// Virtual time.
     pub now: Instant,
     relay: Relay,
     clients: Vec<Client>,
@@ -55,10 +54,10 @@ struct Client {
 }
 
 impl Hub {
-    /// A relay that listens, with limits that nobody meets by chance.
+    /// A relay that listens, with limits that no step reaches by chance.
     ///
     /// # Panics
-    /// The identity is none.
+    /// The identity is not valid.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
         let now = Instant::now();
@@ -89,10 +88,10 @@ impl Hub {
         Self { now, relay, clients: Vec::new() }
     }
 
-    /// A client at an address of its own.
+    /// Connects a client from a new address.
     ///
     /// # Panics
-    /// Never: the address is one.
+    /// Never: the address is valid.
     pub fn connect(&mut self) -> usize {
         let index = self.clients.len();
         let mut quic = Quic::client(&Profile::peer(), UNIX_TIME, &Seed::new([index as u8 + 10; 32]));
@@ -103,7 +102,7 @@ impl Hub {
         index
     }
 
-    /// On the client's first stream, as soon as there is one.
+    /// Sends bytes on the client's first stream, as soon as it exists.
     pub fn say(&mut self, client: usize, bytes: Bytes) {
         let client = &mut self.clients[client];
         if client.main.is_none() && client.connected {
@@ -112,18 +111,18 @@ impl Hub {
         client.out.extend(client.main.map(|main| (main, bytes)));
     }
 
-    /// A message, in its frame.
+    /// Sends a message in its frame.
     pub fn tell(&mut self, client: usize, message: &ClientMessage) {
         self.say(client, enclose(&encode(message)));
     }
 
-    /// Bytes that a client was told and sent.
+    /// How many bytes a client received.
     #[must_use]
     pub fn got(&self, client: usize) -> usize {
         self.clients[client].got
     }
 
-    /// Two clients in one room.
+    /// Pairs two clients in one room.
     pub fn pair(&mut self, room: u8) -> (usize, usize) {
         let mut join = |role| {
             let client = self.connect();
@@ -136,7 +135,7 @@ impl Hub {
         (join(Role::Sender), join(Role::Receiver))
     }
 
-    /// So much from one to the other: true when it has arrived.
+    /// Sends bytes from one client to the other; returns true when they have arrived.
     pub fn forward(&mut self, from: usize, to: usize, bytes: &Bytes) -> bool {
         let end = self.got(to) + bytes.len();
         self.say(from, bytes.clone());
@@ -150,7 +149,7 @@ impl Hub {
         false
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
         self.now += time;
         self.relay.handle_timeout(self.now);
@@ -160,10 +159,10 @@ impl Hub {
         self.pump();
     }
 
-    /// Carries datagrams until nobody has any.
+    /// Delivers datagrams until none is left.
     ///
     /// # Panics
-    /// It never ends: two sides keep each other busy without any time passing.
+    /// It never ends: two sides send to each other without end although no time passes.
     pub fn pump(&mut self) {
         let mut buf = Vec::with_capacity(2048);
         for _ in 0..1_000_000 {
@@ -220,17 +219,17 @@ fn arrival(from: SocketAddr) -> Arrival {
     Arrival { socket: SocketId(0), from, local_ip: None, ecn: Ecn::NotEct }
 }
 
-/// What a client says first.
+/// The first messages of a client.
 #[must_use]
 pub fn join(room: u8, role: Role) -> [ClientMessage; 2] {
     let join = ClientMessage::Join { room: RoomId([room; 32]), role, owner: Owner([role as u8 + 1; 16]), again: false };
     [ClientMessage::Hello(Hello::new(Features::default())), join]
 }
 
-/// A relay with clients that say these bytes, and then a pair that behaves.
+/// A relay with clients that send these bytes, and then a correct pair.
 ///
 /// # Panics
-/// A machine did what it must not.
+/// A machine violated its contract.
 pub fn relay(identity: Identity, data: &[u8]) {
     let mut hub = Hub::new(identity);
     let mut clients = [None; CLIENTS as usize];
@@ -262,7 +261,7 @@ pub fn relay(identity: Identity, data: &[u8]) {
     assert!(hub.forward(sender, receiver, &Bytes::from_static(&[7; 5000])), "an honest pair is not served");
 }
 
-/// Two clients that meet and talk, as steps.
+/// Two clients that are paired and exchange bytes, as steps.
 #[must_use]
 pub fn honest() -> Vec<u8> {
     let mut all = Vec::new();

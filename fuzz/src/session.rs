@@ -1,4 +1,4 @@
-//! Two ends that are keyed with each other, so that what one seals the other opens.
+//! Two ends that share their keys, so that each can open what the other one seals.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use tallow_proto::wire::relay::Role;
 /// One end of a handshake.
 ///
 /// # Panics
-/// Never: the code is one.
+/// Never: the code is valid.
 #[must_use]
 pub fn end(role: Role, now: Instant) -> Handshake {
     let code = Code::parse("7-acorn-bicycle-canal").expect("a code");
@@ -24,10 +24,10 @@ pub fn end(role: Role, now: Instant) -> Handshake {
     Handshake::new(config, now, Seed::new([role as u8; 32]))
 }
 
-/// What both sides say, in order, and their keys: the sender's and the receiver's.
+/// The messages of both sides in order, and their keys: the sender's and the receiver's.
 ///
 /// # Panics
-/// Never: both are honest.
+/// Never: both sides are correct.
 #[must_use]
 pub fn handshake(now: Instant) -> (Vec<bytes::Bytes>, Keys, Keys) {
     let (mut sender, mut receiver) = (end(Role::Sender, now), end(Role::Receiver, now));

@@ -1,7 +1,7 @@
-//! Who asks servers for its address, and what they and others answer: anything.
+//! A STUN client, with arbitrary answers from its servers and from other machines.
 //!
-//! Oracles: no panic; an answer is little more than its question; nothing is offered that nobody could try; so many
-//! datagrams to a server and no more, and the next deadline always lies ahead.
+//! Oracles: no panic; an answer is not much longer than its request; no candidate is offered that can't be tried; the
+//! number of datagrams to a server is bounded, and the next deadline is always in the future.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,29 +15,28 @@ use tallow_proto::wire;
 
 use crate::steps::{step, steps};
 
-/// The body arrives from the server, as it is.
+/// The body arrives from the server, unchanged.
 pub const RAW: u8 = 0;
-/// It follows the header of an answer to the last question: what the attributes say. Its
-/// first byte is added to the kind.
+/// The body is the attributes after the header of an answer to the last request. Its first byte is added to the kind.
 pub const ATTRIBUTES: u8 = 1;
-/// So many seconds pass as the first byte says.
+/// Time passes: the first byte is the number of seconds.
 pub const TIME: u8 = 2;
 /// The interfaces change: each four bytes are an address.
 pub const INTERFACES: u8 = 3;
-/// It is a list of candidates of the other side, as it stands in a record.
+/// The body is a list of candidates of the other side, encoded as in a record.
 pub const CANDIDATES: u8 = 4;
-/// Four bytes of an address and two of a port each: other servers.
+/// Other servers: each has four bytes of an address and two of a port.
 pub const SERVERS: u8 = 5;
 
 const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4433);
 
-/// Takes the steps, and tells what came of them.
+/// Runs the steps, and returns the state after them.
 ///
 /// # Panics
 /// An oracle fails.
 pub fn run(data: &[u8]) -> Gather {
     let mut now = Instant::now();
-    let mut gather = Gather::new(Config { seed: Seed::new([1; 32]) });
+    let mut gather = Gather::new(Config { seed: Seed::new([1; 32]), slot: None });
     let mut own = vec![interface(Ipv4Addr::new(192, 168, 1, 2))];
     gather.handle_interfaces(now, &own);
     gather.handle_bound(now, Family::V4, SocketAddr::from(([0, 0, 0, 0], 5000)));
@@ -77,7 +76,7 @@ pub fn run(data: &[u8]) -> Gather {
         assert!(sent <= MAX_PACKETS as usize * MAX_SERVERS);
         let known = gather.candidates();
         assert!(known.len() <= candidate::MAX && known.iter().all(may_be_tried));
-        // An answer can make something due that had to wait for it; then it is done at once.
+        // An answer can make an action due that waited for it; then it is done at once.
         gather.handle_timeout(now);
         assert!(gather.poll_timeout().is_none_or(|due| due > now));
         while gather.poll_candidate().is_some() {}

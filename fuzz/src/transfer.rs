@@ -1,7 +1,8 @@
-//! The two machines of a transfer, each driven by a peer that has the keys and says anything.
+//! The two machines of a transfer, each with a peer that has the keys and sends anything.
 //!
-//! Oracles: no panic, also in no job; nothing is written twice or in the wrong order (the sink says); nothing stands
-//! under a final name that was not accepted; no chunk leaves twice while its link lives; queues and jobs are bounded.
+//! Oracles: no panic, in jobs neither; nothing is written twice or in the wrong order (the sink checks this); no
+//! entry gets its final name without an acceptance; no chunk is sent twice while its link is alive; queues and jobs
+//! are bounded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,22 +31,22 @@ use crate::steps::{canary, step, steps};
 pub const CONTROL: u8 = 0;
 /// The plaintext of a chunk's record.
 pub const RECORD: u8 = 1;
-/// The number of a chunk (one byte) and its contents, with a header that is true.
+/// The number of a chunk (one byte) and its contents, with a correct header.
 pub const CHUNK: u8 = 2;
-/// As many seconds as the body is long.
+/// Time passes: one second for each byte of the body.
 pub const TIME: u8 = 3;
-/// The link dies, and another one comes.
+/// The link is lost, and another one is established.
 pub const LINK: u8 = 4;
-/// The person answers: yes if the body is empty.
+/// The user answers: accepts if the body is empty.
 pub const ANSWER: u8 = 5;
-/// The person interrupts.
+/// The user cancels.
 pub const CANCEL: u8 = 6;
-/// Jobs wait from now on, or are done.
+/// Jobs are delayed from now on, or run again.
 pub const JOBS: u8 = 7;
 
 const STEPS: usize = 256;
 
-/// Seals what a sender that means ill says, and opens the outer layer as the receiver's session does.
+/// Seals the messages of a malicious sender, and opens the outer layer like the receiver's session.
 struct Sealer {
     evil: Session,
     honest: Session,
@@ -85,11 +86,11 @@ impl Sealer {
 
 fn run(job: Job) -> JobDone {
     let done = job.run(&AtomicBool::new(false));
-    assert!(!matches!(&done.result, Err(fault) if fault.kind == FaultKind::Panicked), "a job panicked");
+    assert!(!matches!(done.result(), Err(fault) if fault.kind == FaultKind::Panicked), "a job panicked");
     done
 }
 
-/// A receiver; the bytes are the sender and the person.
+/// A receiver; the bytes control the sender and the user.
 pub fn receive(data: &[u8]) {
     let mut now = Instant::now();
     let mut sealer = Sealer::new(now);
@@ -119,7 +120,7 @@ pub fn receive(data: &[u8]) {
                 receiver.handle_link_lost(now, LinkId(0));
                 receiver.handle_link_up(now);
             }
-            // It is refused where nothing is asked.
+            // It is refused while nothing waits for an answer.
             ANSWER if body.is_empty() => {
                 accepted |= receiver.accept(now, Arc::clone(&sink) as Arc<dyn Sink>).is_ok();
             }
@@ -169,10 +170,10 @@ fn header(chunk: u64, contents: &[u8]) -> Header {
     Header { transfer: FIRST, chunk, codec: Codec::Raw, length: contents.len() as u32, hash }
 }
 
-/// What the sender below sends: three chunks in two files, an empty one and a directory.
+/// The source of the sender below: three chunks in two files, an empty file and a directory.
 ///
 /// # Panics
-/// Never: the names are names.
+/// Never: the names are valid.
 #[must_use]
 pub fn source() -> MemorySource {
     let path = |name: &str| RelPath::parse(name).expect("a name");
@@ -183,10 +184,10 @@ pub fn source() -> MemorySource {
         .with_file(path("empty"), Vec::new())
 }
 
-/// The same in one chunk, which fits in a step.
+/// The same kind of source with one chunk, which fits in a step.
 ///
 /// # Panics
-/// Never: the names are names.
+/// Never: the names are valid.
 #[must_use]
 pub fn small() -> MemorySource {
     let path = |name: &str| RelPath::parse(name).expect("a name");
@@ -198,12 +199,12 @@ fn sending(source: MemorySource) -> Sender {
     Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([4; 32]))
 }
 
-/// The link, of two, that a chunk leaves on.
+/// The link (one of two) for which a chunk is sealed.
 fn on(chunk: u64) -> LinkId {
     LinkId(u32::from(chunk % 2 == 1))
 }
 
-/// A sender; the bytes are the receiver and the person.
+/// A sender; the bytes control the receiver and the user.
 pub fn send(data: &[u8]) {
     let mut now = Instant::now();
     let mut sender = sending(source());
@@ -212,7 +213,7 @@ pub fn send(data: &[u8]) {
     let (mut jobs, mut under_way) = (Vec::new(), BTreeSet::new());
     for (tag, body) in [(u8::MAX, &[][..])].into_iter().chain(steps(data).take(STEPS)) {
         match tag {
-            // The first look round.
+            // The first iteration.
             u8::MAX => {}
             _ if tag % 8 == CONTROL => {
                 if let Ok(message) = decode::<Control>(body) {
@@ -264,11 +265,10 @@ pub fn send(data: &[u8]) {
     canary(matches!(over, Some(Outcome::Complete { .. })));
 }
 
-/// What an honest transfer comes to, as steps for [`receive`] and for [`send`]; a chunk
-/// that fits in no step is left out.
+/// The steps of a correct transfer for [`receive`] and for [`send`]; a chunk that does not fit in a step is left out.
 ///
 /// # Panics
-/// It does not end.
+/// The transfer does not end.
 #[must_use]
 pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
     let now = Instant::now();

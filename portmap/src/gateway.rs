@@ -1,5 +1,5 @@
-//! Which gateway is asked: the default gateway, if it translates addresses, or any that
-//! answers where the system names none.
+//! Selects the gateway: the default gateway, if it translates addresses, or any gateway that answers if the system
+//! reports none.
 //!
 //! No state, no timers.
 
@@ -13,13 +13,14 @@ use crate::client::is_shared;
 pub(crate) enum Gateway {
     /// The default gateway, and our address on its network.
     Known { address: Ipv4Addr, local: Ipv4Addr },
-    /// The system names none. UPnP may find one on these private networks of ours (our address, prefix length).
+    /// The system reports none. UPnP may find one on these private networks of this machine (own address, prefix
+    /// length).
     Unknown(Vec<(Ipv4Addr, u8)>),
 }
 
 impl Gateway {
-    /// The first gateway, which packets to the internet take. It is not asked if it is on none of our networks, or if
-    /// our address there is public: then it translates no addresses.
+    /// Selects the first gateway, which routes packets to the internet. It is not used if it is on none of this
+    /// machine's networks, or if this machine's address there is public: then it translates no addresses.
     pub(crate) fn find(interfaces: &[Interface], gateways: Option<&[IpAddr]>) -> Option<Self> {
         let own = interfaces.iter().filter_map(|interface| match interface.addr {
             IpAddr::V4(addr) if !addr.is_loopback() => Some((addr, interface.prefix)),
@@ -38,7 +39,7 @@ impl Gateway {
         (is_not_public(address) && is_not_public(local)).then_some(Self::Known { address, local })
     }
 
-    /// Our address as this device sees it, if the device may be asked at all.
+    /// This machine's address from the view of this device, if the device may be queried at all.
     pub(crate) fn local(&self, device: Ipv4Addr) -> Option<Ipv4Addr> {
         match self {
             Self::Known { address, local } => (*address == device).then_some(*local),
@@ -47,7 +48,7 @@ impl Gateway {
     }
 }
 
-/// Our address on the smallest of our networks that holds this other host.
+/// The own address in the smallest own network that contains this other host.
 fn nearest(own: &[(Ipv4Addr, u8)], theirs: Ipv4Addr) -> Option<Ipv4Addr> {
     let on = own.iter().filter(|&&(addr, prefix)| addr != theirs && is_on(theirs, addr, prefix));
     on.max_by_key(|&&(_, prefix)| prefix).map(|&(addr, _)| addr)

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Where to read on
+//! # Overview
 //!
 //! [`PortMapper`] is the whole interface: getters, `handle_*`, commands ([`PortMapper::start`],
-//! [`PortMapper::release`]) and `poll_*`. Inside, `mapper` decides which clients run and whose answer counts; `pcp`,
-//! `natpmp` and `upnp` are one client each; `client` holds what they share; `gateway` decides which gateway is asked.
+//! [`PortMapper::release`]) and `poll_*`. Inside, `mapper` decides which clients run and which client's answer is used;
+//! `pcp`, `natpmp` and `upnp` are one client each; `client` has their common parts; `gateway` selects the gateway.
 
 #![cfg_attr(
     not(test),
@@ -31,19 +31,19 @@ mod upnp;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 pub use mapper::{
-    ATTEMPT_WITHIN, MAX_CONNECTIONS, MAX_EVENTS, MAX_PENDING_RELEASES, PORT, PortMapper, RELEASE_WITHIN, RETRY_AFTER,
-    UPNP_AFTER,
+    ATTEMPT_WITHIN, CLOSE_WITHIN, MAX_CONNECTIONS, MAX_EVENTS, MAX_PENDING_RELEASES, PORT, PortMapper, RELEASE_WITHIN,
+    RETRY_AFTER, UPNP_AFTER,
 };
-/// The clock's type: monotonic time that the caller reads and passes in.
+/// The type of the clock: monotonic time that the caller reads and passes in.
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub use std::time::Instant;
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 pub use web_time::Instant;
 
-/// Longest [`Config::description`] in bytes; the rest is cut off.
+/// The maximum length of [`Config::description`] in bytes; the rest is cut off.
 pub const MAX_DESCRIPTION: usize = 64;
 
-/// A protocol by which a gateway is asked.
+/// A protocol for requests to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -60,13 +60,13 @@ impl Protocol {
     pub const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
 }
 
-/// How a [`PortMapper`] works.
+/// The configuration of a [`PortMapper`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// The protocols that are tried; all by default.
     pub protocols: Vec<Protocol>,
-    /// The text that a UPnP gateway shows beside the mapping, at most [`MAX_DESCRIPTION`] bytes.
+    /// The text that a UPnP gateway displays with the mapping, at most [`MAX_DESCRIPTION`] bytes.
     pub description: String,
 }
 
@@ -78,7 +78,7 @@ impl Config {
         self
     }
 
-    /// Sets the text that a UPnP gateway shows beside the mapping.
+    /// Sets the text that a UPnP gateway displays with the mapping.
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.description = description.into();
@@ -92,7 +92,7 @@ impl Default for Config {
     }
 }
 
-/// A TCP connection to a gateway. Ids count up from 0; after 2^31 connections they start again.
+/// The id of a TCP connection to a gateway. Ids count up from 0; after 2^31 connections they start again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u32);
 
@@ -101,39 +101,41 @@ pub struct ConnectionId(pub u32);
 pub struct Interface {
     /// The address.
     pub addr: IpAddr,
-    /// Bits of the address that name the network.
+    /// The length of the network's prefix in bits.
     pub prefix: u8,
 }
 
-/// What the mapper asks its caller to do.
+/// A request of the mapper to its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Open the UDP socket that gateways are asked from: IPv4, on a port of the system's choice. Answered by
+    /// Open the UDP socket for requests to gateways: IPv4, on a port that the system chooses. The answer is
     /// [`PortMapper::handle_socket`]. There is one socket at a time.
     OpenSocket,
     /// Close that socket; not answered.
     CloseSocket,
-    /// Connect by TCP. Answered by [`ConnectionEvent::Connected`] or [`ConnectionEvent::Failed`].
+    /// Connect by TCP. The answer is [`ConnectionEvent::Connected`] or [`ConnectionEvent::Failed`].
     Connect(ConnectionId, SocketAddrV4),
-    /// Close the connection in an orderly way (FIN): its response has arrived. The id is forgotten.
+    /// Close the connection in an orderly way (FIN): its response has arrived. The id is invalid from now on.
     Close(ConnectionId),
-    /// Close the connection with a reset: its response is not waited for any more. The id is forgotten.
+    /// Close the connection with a reset: its response is no longer needed. The id is invalid from now on.
     Abort(ConnectionId),
 }
 
-/// What happened to a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectionEvent {
-    /// It is established.
+    /// The connection is established.
     Connected,
-    /// So many bytes were put at the start of [`PortMapper::receive_buffer`].
+    /// The caller wrote this many received bytes to the start of [`PortMapper::receive_buffer`].
     Received(usize),
-    /// So many bytes of [`PortMapper::send_queue`] were taken by the system.
+    /// The system accepted this many bytes of [`PortMapper::send_queue`].
     Sent(usize),
-    /// The gateway has sent its last byte.
+    /// The gateway has sent FIN.
     Eof,
-    /// It could not be established or was reset. The id is forgotten, no [`Action`] follows for it.
+    /// The connection could not be established, or was reset. The id is invalid from now on; no [`Action`] follows for
+    /// it.
     Failed,
 }
 
@@ -148,7 +150,7 @@ pub struct Transmit {
     pub data: Vec<u8>,
 }
 
-/// What the application learns.
+/// An event for the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

@@ -1,18 +1,18 @@
-//! The state machine that decides which protocol clients run, which client's mapping counts, and when it is renewed.
+//! The state machine that decides which protocol clients run, which client's mapping is used, and when it is renewed.
 //!
-//! It decides which gateway is asked (see `gateway`), in which order the protocols are tried (PCP and NAT-PMP at
-//! once, UPnP after [`UPNP_AFTER`] or when both have failed), which mapping counts (the first; one that is granted
-//! later is deleted) and when a mapping is renewed (at half its lifetime, then at half of what is left). The states
-//! are drawn in the crate's README.
+//! It decides which gateway is used (see `gateway`), in which order the protocols are tried (PCP and NAT-PMP at once,
+//! UPnP after [`UPNP_AFTER`] or when both have failed), which mapping is used (the first; a mapping that is granted
+//! later is deleted) and when a mapping is renewed (at half its lifetime, then at half of the remaining time). The
+//! crate's README has a diagram of the states.
 //!
-//! Behind two NATs the gateway's external address is private or shared by a carrier's customers, and a mapping there
-//! opens a port that no packet from the internet reaches: it is deleted at once and reported as [`Event::DoubleNat`],
-//! never as an address. A peer behind the same outer NAT could use it, but finds other ways in (its own network, hole
-//! punching), and such an address would reveal a network that it has no part in.
+//! Behind two NATs, the gateway's external address is private or a carrier's shared address, and a mapping there opens
+//! a port that no packet from the internet reaches. The mapper deletes such a mapping at once and reports
+//! [`Event::DoubleNat`], never an address. A peer behind the same outer NAT could use the mapping, but it has other
+//! paths (its own network, hole punching), and the address would reveal a network to which it does not belong.
 //!
-//! Timers: those, [`ATTEMPT_WITHIN`] for one attempt, [`RETRY_AFTER`] between attempts at one gateway.
-//! Bounds: `SENDS` datagrams for one request, [`MAX_CONNECTIONS`], [`MAX_PENDING_RELEASES`] clients that
-//! still delete a mapping, [`MAX_EVENTS`].
+//! Timers: those, [`ATTEMPT_WITHIN`] for one attempt, [`RETRY_AFTER`] between attempts at one gateway. Bounds: `SENDS`
+//! datagrams for one request, [`MAX_CONNECTIONS`], [`MAX_PENDING_RELEASES`] withdrawn clients that still delete a
+//! mapping, [`MAX_EVENTS`].
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -39,32 +39,34 @@ pub const UPNP_AFTER: Duration = Duration::from_secs(1);
 pub const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
 /// Pause between two attempts at the same gateway.
 pub const RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Time limit of deleting a mapping, and so of [`PortMapper::release`].
+/// Time limit of deleting a mapping, and of [`PortMapper::release`] when UPnP has created the mapping.
 pub const RELEASE_WITHIN: Duration = Duration::from_secs(1);
-/// Shortest pause between two renewals.
+/// Time limit of [`PortMapper::release`] when PCP or NAT-PMP has created the mapping. With no mapping it takes 1 ms.
+pub const CLOSE_WITHIN: Duration = Duration::from_millis(100);
+/// The shortest delay between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
-/// Clients that are not current any more and still delete what was granted to them.
+/// The most clients that are no longer current and still delete a mapping.
 pub const MAX_PENDING_RELEASES: usize = 6;
-/// TCP connections at a time.
+/// The most TCP connections at a time.
 pub const MAX_CONNECTIONS: usize = 3;
-/// Events that wait to be polled. The oldest are dropped, since the newest describes the present state.
+/// The most events that wait to be polled. The oldest are dropped, since the newest describes the present state.
 pub const MAX_EVENTS: usize = 16;
-/// Connection ids start again at 0 here.
+/// Connection ids start again at 0 after this number.
 const CONNECTION_IDS: u32 = 1 << 31;
 
-/// Requests a mapping of one UDP port, keeps it alive and deletes it. See the crate's text for the driving loop.
+/// Requests a mapping of one UDP port, keeps it alive and deletes it. The crate's documentation shows the driving loop.
 #[derive(Debug)]
 pub struct PortMapper {
     rng: ChaCha20Rng,
     config: Config,
     interfaces: Vec<Interface>,
-    /// `None`: the system does not name any.
+    /// `None`: the system reports none.
     gateways: Option<Vec<IpAddr>>,
-    /// The internal port that is to be reachable; `None`: no mapping is wanted.
+    /// The internal port for the mapping; `None`: no mapping is wanted.
     wanted: Option<u16>,
     socket: Socket,
     state: State,
-    /// The gateway that `state` is about.
+    /// The gateway to which `state` applies.
     gateway: Option<Gateway>,
     pending_releases: Vec<Box<dyn Client>>,
     next_connection: u32,
@@ -128,22 +130,22 @@ impl PortMapper {
         self.begin(now);
     }
 
-    /// The machine's addresses: call it at the start and whenever they have changed.
+    /// Sets the machine's addresses: call it at the start and after each change.
     pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
         self.interfaces = interfaces.to_vec();
         self.update_gateway(now);
     }
 
-    /// The machine's default gateways, the preferred one first: call it at the start, before
-    /// [`PortMapper::handle_interfaces`], and whenever they have changed. Without this call only UPnP is tried,
-    /// which finds a gateway by multicast.
+    /// Sets the machine's default gateways, the preferred one first: call it at the start, before
+    /// [`PortMapper::handle_interfaces`], and after each change. Without this call only UPnP is tried, which finds a
+    /// gateway by multicast.
     pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
         self.gateways = Some(gateways.to_vec());
         self.update_gateway(now);
     }
 
-    /// The answer to [`Action::OpenSocket`]: whether the socket is open. Without it no attempt is made until the next
-    /// [`PortMapper::start`].
+    /// The answer to [`Action::OpenSocket`]: whether the socket is open. If it is not, no attempt is made until the
+    /// next [`PortMapper::start`].
     pub fn handle_socket(&mut self, now: Instant, is_open: bool) {
         if self.socket == Socket::Opening {
             self.socket = if is_open { Socket::Open } else { Socket::Refused };
@@ -151,7 +153,7 @@ impl PortMapper {
         }
     }
 
-    /// The machine was suspended: lifetimes went on while its clock stood still, so the mapping is renewed at once.
+    /// The machine was suspended: lifetimes continued while its clock was stopped, so the mapping is renewed at once.
     pub fn handle_resume(&mut self, now: Instant) {
         if let State::Mapped { client, renew_at, .. } = &mut self.state {
             client.renew(now);
@@ -159,7 +161,7 @@ impl PortMapper {
         }
     }
 
-    /// A datagram that arrived at the socket, from any host and with any content.
+    /// Processes a datagram that arrived at the socket, from any host and with any content.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
         let IpAddr::V4(ip) = from.ip().to_canonical() else { return };
         let from = SocketAddrV4::new(ip, from.port());
@@ -169,7 +171,7 @@ impl PortMapper {
         self.settle(now);
     }
 
-    /// What happened to a connection. An unknown id is ignored.
+    /// Processes an event of a connection. An unknown id is ignored.
     pub fn handle_connection(&mut self, now: Instant, id: ConnectionId, event: ConnectionEvent) {
         if let Some(client) = self.clients_mut().find(|client| client.connection() == Some(id)) {
             client.handle_connection(now, event);
@@ -177,7 +179,7 @@ impl PortMapper {
         self.settle(now);
     }
 
-    /// A deadline may have passed. A call at any other time does nothing.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         for client in self.clients_mut() {
             client.handle_timeout(now);
@@ -228,7 +230,7 @@ impl PortMapper {
         self.clients_mut().find_map(|client| client.poll_transmit())
     }
 
-    /// The next thing to do.
+    /// The next action for the caller.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         if let Some(action) = self.actions.pop_front() {
@@ -243,15 +245,15 @@ impl PortMapper {
         Some(Action::Connect(id, to))
     }
 
-    /// Where the next bytes that arrive on this connection are to be written. Empty for an unknown id.
+    /// The buffer for the next received bytes of this connection. Empty for an unknown id.
     #[must_use]
     pub fn receive_buffer(&mut self, id: ConnectionId) -> &mut [u8] {
         let client = self.clients_mut().find(|client| client.connection() == Some(id));
         client.map_or(&mut [], |client| client.receive_buffer())
     }
 
-    /// Fills in slices of what is to be sent on this connection, and returns how many were filled in.
-    /// [`ConnectionEvent::Sent`] consumes it.
+    /// Fills `slices` with the bytes to send on this connection, and returns how many slices were filled.
+    /// [`ConnectionEvent::Sent`] consumes the bytes.
     #[must_use]
     pub fn send_queue<'a>(&'a self, id: ConnectionId, slices: &mut [IoSlice<'a>]) -> usize {
         let client = self.clients().find(|client| client.connection() == Some(id));
@@ -264,7 +266,7 @@ impl PortMapper {
         self.events.pop_front()
     }
 
-    /// The external address that leads to the internal port now.
+    /// The external address that is mapped to the internal port now.
     #[must_use]
     pub fn mapped(&self) -> Option<SocketAddr> {
         match &self.state {
@@ -273,7 +275,7 @@ impl PortMapper {
         }
     }
 
-    /// The protocol by which it was granted.
+    /// The protocol of the present mapping.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         match &self.state {
@@ -282,25 +284,26 @@ impl PortMapper {
         }
     }
 
-    /// Deletes all mappings that were or may have been granted, and requests no more. It is done when
-    /// [`PortMapper::is_released`] is true, after [`RELEASE_WITHIN`] at most.
+    /// Deletes all mappings that were or may have been granted, and makes no more requests. It is complete when
+    /// [`PortMapper::is_released`] is true: after 1 ms if nothing was granted, else after the answer, or after
+    /// [`CLOSE_WITHIN`] (PCP, NAT-PMP) or [`RELEASE_WITHIN`] (UPnP).
     pub fn release(&mut self, now: Instant) {
         self.wanted = None;
         if matches!(self.state, State::Releasing { .. }) {
             return;
         }
-        // A gateway that has not answered a client until now will hardly do so within RELEASE_WITHIN.
+        // The gateway has not answered these clients for a while, and no request has been sent to it since.
         self.pending_releases.retain(|client| !client.awaits_late_answer());
         self.withdraw_current(now);
         for client in &mut self.pending_releases {
-            client.release(now);
+            client.close(now);
             client.handle_timeout(now);
         }
         self.state = State::Releasing { until: after(now, RELEASE_WITHIN) };
         self.settle(now);
     }
 
-    /// Whether nothing is requested and nothing granted, or the time for deleting it has passed.
+    /// Whether nothing is requested and no mapping exists, or the time limit for deleting it has passed.
     #[must_use]
     pub fn is_released(&self) -> bool {
         self.wanted.is_none() && matches!(self.state, State::Idle)
@@ -324,8 +327,8 @@ impl PortMapper {
         current.iter_mut().chain(&mut self.pending_releases)
     }
 
-    /// Looks for another gateway. Mappings of the earlier one are deleted, as far as it can still
-    /// be reached, and requested anew.
+    /// Selects the gateway again. Mappings at the earlier gateway are deleted, if it is still reachable, and a new one
+    /// is requested.
     fn update_gateway(&mut self, now: Instant) {
         let gateway = Gateway::find(&self.interfaces, self.gateways.as_deref());
         if gateway == self.gateway {
@@ -339,7 +342,7 @@ impl PortMapper {
         self.begin(now);
     }
 
-    /// Begins an attempt, if a port is wanted and a gateway and the socket are there.
+    /// Starts an attempt, if a mapping is wanted and the gateway and the socket are available.
     fn begin(&mut self, now: Instant) {
         let (Some(internal_port), Some(gateway), State::Idle) = (self.wanted, &self.gateway, &self.state) else {
             return;
@@ -427,7 +430,7 @@ impl PortMapper {
         }
     }
 
-    /// The first client with a mapping: all others are withdrawn.
+    /// A client has the first mapping: all others are withdrawn.
     fn handle_granted(&mut self, now: Instant, client: Box<dyn Client>, grant: Grant) {
         let Grant { external, lifetime } = grant;
         tracing::debug!(protocol = ?client.protocol(), ?lifetime, "port mapped");
@@ -494,7 +497,7 @@ impl PortMapper {
         self.state = State::Resting { until: after(now, RETRY_AFTER) };
     }
 
-    /// Withdraws all current clients and leaves the state idle, unless it rests or releases.
+    /// Withdraws all current clients and sets the state to idle, unless it rests or releases.
     fn withdraw_current(&mut self, now: Instant) {
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Trying { clients, .. } => {
@@ -510,7 +513,7 @@ impl PortMapper {
         }
     }
 
-    /// Keeps a client only to delete what was granted to it, except the mapping `kept`, which another client holds.
+    /// Keeps a client only to delete its mapping, except the mapping `kept`, which another client uses.
     fn withdraw(&mut self, now: Instant, mut client: Box<dyn Client>, kept: Option<SocketAddrV4>) {
         client.withdraw(now, kept);
         client.handle_timeout(now);
@@ -532,7 +535,7 @@ impl PortMapper {
         self.actions.extend(closes);
     }
 
-    /// Mappings whose deletion was not confirmed by now are left to expire.
+    /// Mappings whose deletion is not confirmed by now remain until they expire.
     fn finish_release(&mut self) {
         for client in &mut self.pending_releases {
             client.abort();

@@ -5,9 +5,9 @@
 //!    withdrawn ─► AwaitingLateAnswer ──────────┴───────────┘
 //! ```
 //! The request for the address is sent at once, since it changes nothing at the gateway. The request for the mapping
-//! follows [`HEAD_START`] later, or when PCP has failed: a gateway with both protocols would map the port twice, and
-//! NAT-PMP deletes by internal port alone, so that deleting one mapping could delete the other. NAT-PMP has no nonce:
-//! answers from the gateway's port about this port are accepted. Timers: [`Retry`], [`HEAD_START`].
+//! follows [`HEAD_START`] later, or when PCP has failed. Otherwise a gateway with both protocols would map the port
+//! twice; and NAT-PMP deletes by internal port alone, so deleting one mapping could delete the other. NAT-PMP has no
+//! nonce: answers from the gateway's port for this internal port are accepted. Timers: [`Retry`], [`HEAD_START`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -27,7 +27,7 @@ const UNSUPPORTED_VERSION: u16 = 1;
 /// The head start that PCP has before a mapping is requested.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(500);
 
-/// The client; see the module's text.
+/// The NAT-PMP client; the module's documentation describes its states.
 #[derive(Debug)]
 pub(crate) struct NatPmp {
     target: Target,
@@ -93,7 +93,7 @@ impl NatPmp {
 
     fn mapping(&self, lifetime: Duration) -> Vec<u8> {
         let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
-        // RFC 6886 §3.4: a request that deletes a mapping names no external port.
+        // RFC 6886 §3.4: a request that deletes a mapping has external port 0.
         let external = if lifetime == 0 { 0 } else { self.suggested };
         let mut data = vec![VERSION, MAP_UDP, 0, 0];
         data.extend(self.target.internal_port.to_be_bytes());
@@ -141,7 +141,7 @@ impl NatPmp {
         }
     }
 
-    /// A mapping that could not be renewed stays until its lifetime ends.
+    /// A mapping that could not be renewed remains until its lifetime ends.
     fn fail(&mut self, failure: Failure) {
         self.outcome = Some(Outcome::Failed(failure));
         self.state = if self.has_grant { State::Mapped } else { State::Finished };
@@ -241,6 +241,14 @@ impl Client for NatPmp {
             State::Releasing(_) | State::Finished => return,
         };
         self.out = None;
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.release(now);
+        if let State::Releasing(retry) = &mut self.state {
+            self.out = None;
+            *retry = Retry::close(now, self.has_grant);
+        }
     }
 
     fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>) {

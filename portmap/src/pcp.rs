@@ -1,11 +1,11 @@
-//! PCP (RFC 6887): one MAP request for a UDP port, and its answer. IPv4 only; a firewall for IPv6 is not asked to open.
+//! PCP (RFC 6887): one MAP request for a UDP port, and its answer. IPv4 only; it opens no IPv6 firewall.
 //!
 //! ```text
 //! Requesting ⇄ Mapped ─► Releasing ─► Finished
 //!    └─ withdrawn ─► AwaitingLateAnswer ──┘
 //! ```
-//! It accepts answers from the gateway's port with the nonce of the request, which only hosts on the path can
-//! know. Errors without a nonce (a server that can't parse a request can't repeat its nonce) count only while
+//! It accepts answers from the gateway's port with the nonce of the request, which only hosts on the path can know.
+//! Errors without a nonce (a server that cannot parse a request cannot repeat its nonce) are accepted only while
 //! nothing was granted. Timers: [`Retry`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -26,7 +26,7 @@ const UNSUPPORTED_VERSION: u8 = 1;
 /// NAT-PMP's version: its servers answer a PCP request with it and [`UNSUPPORTED_VERSION`] (RFC 6887 §9).
 const NATPMP_VERSION: u8 = 0;
 
-/// The client; see the module's text.
+/// The PCP client; the module's documentation describes its states.
 #[derive(Debug)]
 pub(crate) struct Pcp {
     target: Target,
@@ -70,7 +70,7 @@ enum Received {
     Answer(Answer),
     /// The gateway does not support PCP.
     Unsupported,
-    /// An error in answer to a request that the gateway could not parse.
+    /// An error response to a request that the gateway could not parse.
     Error,
 }
 
@@ -131,7 +131,7 @@ impl Pcp {
             (State::AwaitingLateAnswer { kept, .. }, Some((external, _))) if *kept != Some(external) => {
                 self.release(now)
             }
-            // The answer to an earlier request; the confirmation of the deletion comes later.
+            // The answer to an earlier request; the confirmation of the deletion follows.
             (State::Releasing(_), Some(_)) => {}
             (State::Requesting(_), None) => self.fail(if is_valid { Failure::Refused } else { Failure::StateLost }),
             // Unsolicited: the gateway announces the end of the mapping, or repeats an old refusal.
@@ -142,12 +142,12 @@ impl Pcp {
         }
     }
 
-    /// Whether this is a request and no renewal.
+    /// Whether this is the first request and not a renewal.
     const fn is_first(&self) -> bool {
         matches!(self.state, State::Requesting(_)) && !self.has_grant
     }
 
-    /// A mapping that could not be renewed stays until its lifetime ends.
+    /// A mapping that could not be renewed remains until its lifetime ends.
     fn fail(&mut self, failure: Failure) {
         self.outcome = Some(Outcome::Failed(failure));
         self.state = if self.has_grant { State::Mapped } else { State::Finished };
@@ -218,6 +218,14 @@ impl Client for Pcp {
                 self.state = State::Releasing(Retry::release(now));
             }
             State::Releasing(_) | State::Finished => {}
+        }
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.release(now);
+        if let State::Releasing(retry) = &mut self.state {
+            self.out = None;
+            *retry = Retry::close(now, self.has_grant);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Gateways for tests: what they say, and a world of one machine and one gateway with its own clock.
+//! Gateways for tests: their answers, and a world of one machine and one gateway with a virtual clock.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -43,14 +43,14 @@ pub fn natpmp_mapping(result: u16, epoch: u32, internal: u16, external: u16, lif
     [&[0, 0x81][..], &result.to_be_bytes(), &epoch.to_be_bytes(), &ports, &lifetime.to_be_bytes()].concat()
 }
 
-/// A few datagrams, most of which begin so.
+/// Several datagrams, most of which start with these bytes.
 pub fn any_datagrams(begin: &'static [u8]) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let rest = prop::collection::vec(any::<u8>(), 0..80);
     let datagram = (0..=begin.len(), rest).prop_map(|(len, rest)| [&begin[..len], &rest].concat());
     prop::collection::vec(datagram, 1..8)
 }
 
-/// What a gateway does with a protocol.
+/// A gateway's behaviour for one protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Silent,
@@ -58,11 +58,11 @@ pub enum Manner {
     Refuses,
     Garbage,
     Grants,
-    /// After so many milliseconds.
+    /// Grants after this many milliseconds.
     GrantsLate(u64),
 }
 
-/// A mapping that it keeps.
+/// A mapping that the gateway keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     pub by: Protocol,
@@ -75,14 +75,14 @@ pub struct Gateway {
     pub natpmp: Manner,
     pub outside: Ipv4Addr,
     pub lifetime: u32,
-    /// When its clock was zero.
+    /// When its epoch was zero.
     pub zero: Instant,
     pub held: Vec<Held>,
     pub next_port: u16,
 }
 
 impl Gateway {
-    /// The answer, and after how many milliseconds.
+    /// The answer, and its delay in milliseconds.
     fn answer(&mut self, now: Instant, data: &[u8]) -> Option<(u64, Vec<u8>)> {
         let manner = if data[0] == 2 { self.pcp } else { self.natpmp };
         let delay = match manner {
@@ -114,7 +114,7 @@ impl Gateway {
         Some((delay, answer))
     }
 
-    /// Each protocol has its own port here, so that it shows what is held twice.
+    /// Each protocol gets its own port here, so that a test detects a port that is mapped twice.
     pub fn map(&mut self, now: Instant, by: Protocol, lifetime: u32) -> (u16, u32) {
         let known = self.held.iter().position(|held| held.by == by).map(|at| self.held.remove(at).external);
         if lifetime == 0 {
@@ -130,28 +130,28 @@ impl Gateway {
     }
 }
 
-/// A gateway that speaks UPnP.
+/// A gateway with UPnP.
 pub struct Igd {
-    /// Whether it answers a search, and where it says that it is.
+    /// The LOCATION of its search response; `None` if it does not respond.
     pub location: Option<String>,
     pub description: String,
     pub address: String,
     /// Error codes for the next requests for a mapping.
     pub errors: Vec<u16>,
-    /// It knows leases.
+    /// Whether it supports leases.
     pub has_leases: bool,
-    /// It gives another port than was asked for (version 2).
+    /// The port that it grants instead of the requested one (version 2).
     pub chooses: Option<u16>,
-    /// The status of every answer, if it is not the right one.
+    /// The status of every response, unless it is the correct one.
     pub status: Option<u16>,
-    /// Connections hang.
+    /// Whether connections get no response.
     pub hangs: bool,
-    /// It refuses connections.
+    /// Whether it refuses connections.
     pub refuses: bool,
     pub chunked: bool,
     /// External port, internal port, lease.
     pub mappings: Vec<(u16, u16, u32)>,
-    /// What was asked, by the last word of its first line or its action.
+    /// The requests: the request line, or the SOAP action.
     pub asked: Vec<String>,
 }
 
@@ -195,7 +195,7 @@ impl Igd {
         Some(format!("HTTP/1.1 200 OK\r\nST: {target}\r\nLOCATION: {location}\r\n\r\n").into_bytes())
     }
 
-    /// The answer, once the request is whole.
+    /// The response, once the request is complete.
     fn answer(&mut self, to: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(request).expect("ASCII");
         let (head, body) = text.split_once("\r\n\r\n")?;
@@ -277,10 +277,10 @@ pub struct World {
     pub map: PortMapper,
     pub gateway: Gateway,
     pub events: Vec<Event>,
-    /// When what was sent, in milliseconds.
+    /// The sent datagrams, with their times in milliseconds.
     pub sent: Vec<(u128, Transmit)>,
     pub actions: Vec<Action>,
-    /// On their way to the machine.
+    /// Datagrams in flight to the machine.
     under_way: Vec<(Instant, SocketAddr, Vec<u8>)>,
     pub bind_fails: bool,
     pub igd: Igd,
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// At home, with a gateway, and started.
+    /// A started mapper in a network with a gateway.
     pub fn started(pcp: Manner, natpmp: Manner, protocols: &[Protocol]) -> Self {
         let mut world = Self::new(pcp, natpmp, protocols);
         world.map.handle_interfaces(world.now, &[interface(LOCAL)]);
@@ -348,7 +348,7 @@ impl World {
         }
     }
 
-    /// Milliseconds.
+    /// Runs the world for this many milliseconds.
     pub fn run_ms(&mut self, ms: u64) {
         self.run(Duration::from_millis(ms));
     }
@@ -400,7 +400,7 @@ impl World {
         self.sent.push((self.at(), out));
     }
 
-    /// One event of one TCP connection.
+    /// Processes one event of one TCP connection.
     fn pump_tcp(&mut self) -> bool {
         let ids: Vec<ConnectionId> = self.tcp_connections.keys().copied().collect();
         for id in ids {
@@ -441,7 +441,7 @@ impl World {
         false
     }
 
-    /// What arrives from anybody.
+    /// Delivers a datagram from any host.
     pub fn inject(&mut self, from: SocketAddr, data: &[u8]) {
         self.map.handle_datagram(self.now, from, data);
         self.pump();

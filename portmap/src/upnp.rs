@@ -6,10 +6,10 @@
 //!     ▲              │ no gateway, refused: the next service, the next device
 //!     └──────────────┘      (Address and Add again: renewal)
 //! ```
-//! Any host on the network can answer a search. Accepted is only the default gateway, where one is known, else an
-//! address on a private network of ours; and a device can only name itself (see `url`). A redirect is a refusal. A
-//! mapping is requested with a lease of an hour, and without a lease where the gateway supports none (it then stays
-//! until it is deleted); another external port is tried where one is taken.
+//! Any host on the network can answer a search. Only answers from the default gateway are accepted or, if it is not
+//! known, from an address on an own private network. A device can name only itself (see `url`). A redirect counts as a
+//! refusal. The client requests a mapping with a lease of an hour, and without a lease if the gateway supports none
+//! (such a mapping exists until it is deleted); it tries another external port if one is in use.
 //!
 //! Timers: [`SEARCHES`] after the start, [`SEARCH_WITHIN`]; [`EXCHANGE_WITHIN`] for each request. Bounds: one
 //! connection at a time, [`MAX_DEVICES`], [`MAX_ADDS`] requests for a mapping at one service, and those of
@@ -36,23 +36,23 @@ use exchange::{Answer, Exchange, Progress};
 use soap::{Call, Kind, Mapping, Service, code};
 use url::Url;
 
-/// Times of the searches after the start.
+/// The times of the searches, relative to the start.
 const SEARCHES: [Duration; ssdp::ROUNDS] =
     [Duration::ZERO, Duration::from_millis(500), Duration::from_millis(1500), Duration::from_millis(3000)];
 /// When the search ends; a device may delay its answer to the last one by up to a second.
 const SEARCH_WITHIN: Duration = Duration::from_millis(4500);
-/// From connecting to the end of the response.
+/// Time limit from connecting to the end of the response.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(3);
-/// Devices that are asked for their description.
+/// The most devices whose description is requested.
 const MAX_DEVICES: usize = 4;
-/// Requests for a mapping at one service.
+/// The most requests for a mapping at one service.
 const MAX_ADDS: u8 = 4;
-/// Networks that are searched where the default gateway is not known.
+/// The most networks that are searched if the default gateway is not known.
 const MAX_NETWORKS: usize = 2;
-/// The first of the 32,768 external ports that are tried when others are taken.
+/// The first of the 32,768 external ports that are tried when others are in use.
 const OTHER_PORTS: u16 = 16_384;
 
-/// The client; see the module's text.
+/// The UPnP client; the module's documentation describes its states.
 #[derive(Debug)]
 pub(crate) struct Upnp {
     gateway: Gateway,
@@ -62,14 +62,14 @@ pub(crate) struct Upnp {
     started: Instant,
     round: usize,
     /// All devices that answered.
-    known: Vec<Url>,
-    /// Those of them whose description was not requested yet.
+    answered: Vec<Url>,
+    /// Devices whose description was not requested yet.
     devices: VecDeque<Url>,
     services: VecDeque<Service>,
     state: UpnpState,
     /// The mapping that was or may have been granted.
     held: Option<Held>,
-    /// An external address that is not public, at a service that was passed over for it.
+    /// A non-public external address, because of which a service was skipped.
     double_nat: Option<Ipv4Addr>,
     transmits: VecDeque<Transmit>,
     closes: VecDeque<Action>,
@@ -100,15 +100,15 @@ struct Add {
     /// The gateway's external address.
     address: Ipv4Addr,
     wish: Wish,
-    /// Requests that may follow with other parameters.
-    left: u8,
+    /// How many more requests with other parameters may follow.
+    retries: u8,
 }
 
 /// The parameters with which a mapping is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wish {
     external: u16,
-    /// Zero: no lease.
+    /// Zero means no lease.
     lease: Duration,
     /// Whether the gateway may choose another external port.
     any: bool,
@@ -136,7 +136,7 @@ impl Upnp {
             rng,
             started: now,
             round: 0,
-            known: Vec::new(),
+            answered: Vec::new(),
             devices: VecDeque::new(),
             services: VecDeque::new(),
             state: UpnpState::Discovering,
@@ -157,7 +157,7 @@ impl Upnp {
         match &self.gateway {
             Gateway::Known { address, local } => {
                 search(ssdp::GROUP, *local);
-                // Some firewalls only let through answers from an address that was sent to.
+                // Some firewalls pass only answers from an address to which a packet was sent.
                 search(SocketAddrV4::new(*address, ssdp::PORT), *local);
             }
             Gateway::Unknown(own) => {
@@ -179,14 +179,14 @@ impl Upnp {
         self.state = UpnpState::Requesting { request, exchange, until: after(now, EXCHANGE_WITHIN) };
     }
 
-    /// Resets the connection of a request without a response.
+    /// Aborts the connection of a request without a response.
     fn abort_exchange(&mut self) {
         if let UpnpState::Requesting { exchange, .. } = &self.state {
             self.closes.extend(exchange.connection().map(Action::Abort));
         }
     }
 
-    /// Goes on with the next service, device or search; fails when there is none.
+    /// Continues with the next service, device or search; fails if there is none.
     fn try_next(&mut self, now: Instant) {
         if let Some(service) = self.services.pop_front() {
             return self.ask_address(now, service);
@@ -204,13 +204,13 @@ impl Upnp {
         if self.next_search().is_some_and(|at| at <= now) {
             self.search();
         }
-        // Searches that were due while a device was asked are left out.
+        // Searches that became due during a request to a device are skipped.
         while self.next_search().is_some_and(|at| at <= now) {
             self.round = self.round.saturating_add(1);
         }
         if now >= after(self.started, SEARCH_WITHIN) {
-            let heard = if self.known.is_empty() { Failure::NoAnswer } else { Failure::Refused };
-            self.fail(self.double_nat.map_or(heard, Failure::DoubleNat));
+            let failure = if self.answered.is_empty() { Failure::NoAnswer } else { Failure::Refused };
+            self.fail(self.double_nat.map_or(failure, Failure::DoubleNat));
         }
     }
 
@@ -220,8 +220,9 @@ impl Upnp {
     }
 
     fn add(&mut self, now: Instant, add: Add) {
-        let Add { service, address, wish, left } = add;
-        let (Some(left), Some(local)) = (left.checked_sub(1), self.gateway.local(*service.control.addr.ip())) else {
+        let Add { service, address, wish, retries } = add;
+        let (Some(retries), Some(local)) = (retries.checked_sub(1), self.gateway.local(*service.control.addr.ip()))
+        else {
             return self.handle_refused(now);
         };
         let Wish { external, lease, any } = wish;
@@ -231,14 +232,14 @@ impl Upnp {
         if !self.is_granted() {
             self.held = Some(Held { service: service.clone(), wish, state: Holding::Requested });
         }
-        self.send(now, service.control.addr, Request::Add(Add { service, address, wish, left }), bytes);
+        self.send(now, service.control.addr, Request::Add(Add { service, address, wish, retries }), bytes);
     }
 
     const fn is_granted(&self) -> bool {
         matches!(self.held, Some(Held { state: Holding::Granted, .. }))
     }
 
-    /// The service refused. A mapping that was granted before stays until its lifetime ends.
+    /// The service refused. A mapping that was granted before remains until its lifetime ends.
     fn handle_refused(&mut self, now: Instant) {
         if self.is_granted() {
             self.fail(Failure::Refused);
@@ -253,7 +254,7 @@ impl Upnp {
         self.state = if self.is_granted() { UpnpState::Mapped } else { UpnpState::Finished };
     }
 
-    /// A random port, which is probably free.
+    /// A random port, which is probably not in use.
     fn other_port(&mut self) -> u16 {
         let [low, high, ..] = self.rng.next_u32().to_be_bytes();
         (u16::from_be_bytes([low, high]) / 2).saturating_add(OTHER_PORTS)
@@ -298,7 +299,7 @@ impl Upnp {
                 Wish { external, lease: LIFETIME, any: service.kind == Kind::Ip2 }
             }
         };
-        self.add(now, Add { service, address, wish, left: MAX_ADDS });
+        self.add(now, Add { service, address, wish, retries: MAX_ADDS });
     }
 
     fn handle_added(&mut self, now: Instant, add: Add, body: &str) {
@@ -341,18 +342,18 @@ impl Client for Upnp {
     }
 
     fn handle_datagram(&mut self, now: Instant, from: SocketAddrV4, data: &[u8]) {
-        // A device is found already, or there are enough.
-        if self.held.is_some() || matches!(self.state, UpnpState::Finished) || self.known.len() >= MAX_DEVICES {
+        // A device is in use already, or the limit of devices is reached.
+        if self.held.is_some() || matches!(self.state, UpnpState::Finished) || self.answered.len() >= MAX_DEVICES {
             return;
         }
         if self.gateway.local(*from.ip()).is_none() {
             return;
         }
         let Some(device) = ssdp::location(*from.ip(), data) else { return };
-        if self.known.contains(&device) {
+        if self.answered.contains(&device) {
             return;
         }
-        self.known.push(device.clone());
+        self.answered.push(device.clone());
         self.devices.push_back(device);
         if matches!(self.state, UpnpState::Discovering) {
             self.try_next(now);

@@ -184,7 +184,7 @@ pub enum CodeError {
     TooLong,
     /// The text contains a character that is not printable ASCII.
     #[error(
-        "not a valid code: only plain letters, digits and signs can be in it; a code looks like 7-acorn-bicycle-canal"
+        "not a valid code: only ASCII letters, digits and signs are allowed; a code looks like 7-acorn-bicycle-canal"
     )]
     Character,
     /// No password follows the nameplate.

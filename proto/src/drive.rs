@@ -1,10 +1,10 @@
-//! The loop between a [`Node`](crate::node::Node) and a runtime, written once for all
-//! runtimes and for both kinds of node.
+//! The loop between a [`Node`](crate::node::Node) and a runtime, written once for all runtimes and for all kinds of
+//! nodes.
 //!
-//! A runtime implements [`Io`] (readiness, timers, threads for blocking work) and spawns [`Driver::run`];
-//! the application keeps the [`Handle`]. Nothing here names a runtime: wakers are `core::task`'s, the
-//! queues stand behind a `std` mutex. Handle and driver are separate values, so whoever has an executor of
-//! their own can poll the driver on it.
+//! A runtime implements [`Io`] (readiness, timers, threads for blocking work) and spawns [`Driver::run`]; the
+//! application keeps the [`Handle`]. This module depends on no runtime: it uses the wakers of `core::task` and a `std`
+//! mutex around the queues. Handle and driver are separate values, so an application with its own executor can poll the
+//! driver there.
 
 mod driver;
 #[cfg(test)]

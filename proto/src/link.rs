@@ -1,57 +1,62 @@
-//! Links: reliable byte TCP connections between two ends, and whom they believe.
+//! Links: reliable byte streams between two endpoints, and the rules for trusting a certificate.
 //!
-//! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides
-//! metadata and passes firewalls.
+//! A link's security is not relied on: the session encrypts and authenticates all data. The link's TLS hides metadata
+//! and passes firewalls.
 //!
-//! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
-//! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
-//! - [`TCP connection`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or
-//!   without, a proxy's words before them.
-//! - [`TCP connections`]: all TCP connections of a node, as its owner and the driver see them.
-//! - [`websocket`]: frames and the upgrade before them.
-//! - [`proxy`]: the way through a proxy, before anything else in a TCP connection.
-//! - [`race`]: which of several ways to a relay is taken.
-//! - [`trust`]: how a relay's certificate is judged, and what it is known by.
+//! - [`connections`]: all connections of a node, QUIC or TCP, with one interface.
+//! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only module that uses quinn-proto.
+//! - [`tcp`]: one TCP connection with the protocols in it: a proxy's protocol first, then TLS, a WebSocket, or both.
+//! - [`tcp_links`]: all TCP connections of a node, for its owner and for the driver.
+//! - [`websocket`]: the frames and the opening handshake of a WebSocket.
+//! - [`proxy`]: the conversation with a proxy (SOCKS 5, HTTP CONNECT) at the start of a TCP connection.
+//! - [`race`]: selects one of several transports to a relay.
+//! - [`trust`]: how a relay's certificate is validated and remembered.
 
 mod buffers;
+#[cfg(feature = "internals")]
 pub mod connections;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod connections;
 mod crypto;
 pub(crate) mod http;
+#[cfg(feature = "internals")]
 pub mod proxy;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod proxy;
+#[cfg(feature = "internals")]
 pub mod quic;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod quic;
+#[cfg(feature = "internals")]
 pub mod race;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod race;
+mod read_write;
+#[cfg(feature = "internals")]
 pub mod tcp;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp;
+#[cfg(feature = "internals")]
 pub mod tcp_links;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp_links;
 mod tls;
+#[cfg(feature = "internals")]
 pub mod trust;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod trust;
+#[cfg(feature = "internals")]
 pub mod websocket;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod websocket;
 
-use bytes::Bytes;
+pub use proxy::{BadProxy, Proxy, ProxyFailure};
+pub use quic::BadIdentity;
+pub use race::{Allowed, Transport};
+pub use trust::{CertificateRefused, Fingerprint, Identity, NotAFingerprint, Trust};
+pub use websocket::Browsers;
 
-/// The result of a read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// The next bytes, never none, as they arrived.
-    Data(Bytes),
-    /// Nothing now; an event `Readable` follows.
-    Blocked,
-    /// All was read; the stream is gone.
-    End,
-    /// The other side gave up the stream with this code; it is gone.
-    Reset(u32),
-    /// No such stream, or no longer.
-    Gone,
-}
-
-/// The result of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// All was taken.
-    Done,
-    /// What was not taken is left in place; an event `Writable` follows.
-    Blocked,
-    /// The other side reads no more, and gave this code.
-    Stopped(u32),
-    /// No such stream, or it was finished or reset.
-    Gone,
-}
+#[cfg(feature = "internals")]
+pub use read_write::{Read, Write};
+#[cfg(not(feature = "internals"))]
+pub(crate) use read_write::{Read, Write};

@@ -1,8 +1,7 @@
-//! Files in memory: what is sent from there, and a place for what is received. For applications that have bytes and no
-//! disk.
+//! Files in memory: a source of files to send, and a sink for received files, for applications without a disk.
 //!
-//! Bound: a [`Collector`] takes an offer only when its files, with [`ENTRY`] bytes for each entry, fit into the limit
-//! it was made with. No timers.
+//! Bound: a [`Collector`] accepts an offer only if its files, plus [`ENTRY`] bytes for each entry, fit into the limit
+//! with which it was created. No timers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,28 +14,28 @@ use crate::transfer::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBui
 use crate::transfer::path::{PathError, RelPath};
 use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
 
-/// What an entry counts beside its contents, in bytes.
+/// The size that each entry counts in addition to its contents, in bytes.
 const ENTRY: u64 = 512;
 
-/// Files that are sent from memory: a [`Source`].
+/// Files in memory that are to be sent: a [`Source`].
 #[derive(Debug, Default)]
 pub struct Files {
     entries: Vec<(Entry, Bytes)>,
-    /// Entries in the pages so far.
+    /// The number of entries in the pages that were scanned so far.
     scanned: Mutex<usize>,
 }
 
 impl Files {
-    /// None yet.
+    /// An empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With a file of this name, which may have directories before it ("notes/today.txt").
+    /// Adds a file with this name, which may contain directories ("notes/today.txt").
     ///
     /// # Errors
-    /// The name is none that a receiver would take.
+    /// A receiver would not accept the name.
     pub fn with_file(mut self, name: &str, contents: impl Into<Bytes>) -> Result<Self, PathError> {
         let (path, contents) = (RelPath::parse(name)?, contents.into());
         let kind = EntryKind::File { size: contents.len() as u64 };
@@ -71,14 +70,14 @@ impl Source for Files {
 /// A file that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Its name, the sender's: shown only through [`RelPath::shown`].
+    /// The name that the sender gave it. Display it only through [`RelPath::shown`].
     pub path: RelPath,
-    /// What is in it.
+    /// Its contents.
     pub contents: Bytes,
 }
 
-/// Receives files into memory: a [`Sink`]. Directories and links are left out. Keep a clone of the [`Arc`], and take
-/// the files once the transfer is done.
+/// Receives files into memory: a [`Sink`]. It ignores directories and links. Keep a clone of the [`Arc`], and take the
+/// files once the transfer is done.
 #[derive(Debug)]
 pub struct Collector {
     limit: u64,
@@ -90,19 +89,19 @@ struct Store {
     manifest: Option<Arc<Manifest>>,
     staged: BTreeMap<u32, Vec<u8>>,
     left_out: EntrySet,
-    /// Entries that are in place.
+    /// The number of complete entries.
     placed: usize,
     files: Vec<File>,
 }
 
 impl Collector {
-    /// For no more than so many bytes.
+    /// A collector that accepts at most this many bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, store: Mutex::default() })
     }
 
-    /// Takes out what arrived, in the sender's order: everything after [`crate::peer::Event::Done`], nothing before.
+    /// Takes the received files, in the sender's order: all of them after [`crate::peer::Event::Done`], none before.
     #[must_use]
     pub fn take_files(&self) -> Vec<File> {
         let mut store = lock(&self.store);
@@ -163,7 +162,7 @@ impl Sink for Collector {
     }
 }
 
-/// A panic elsewhere leaves each value whole: each change is one step.
+/// A panic in another thread leaves each value consistent: each change is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -211,11 +210,11 @@ mod tests {
         let fault = Collector::new(1000).begin(&manifest).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Full { need: 1000 + ENTRY, have: 1000 });
         let many = (0..100).fold(Files::new(), |files, i| files.with_file(&format!("{i}"), "").unwrap());
-        assert!(Collector::new(100 * ENTRY - 1).begin(&scanned(&many)).is_err(), "names are paid for, too");
+        assert!(Collector::new(100 * ENTRY - 1).begin(&scanned(&many)).is_err(), "names count, too");
         let sink = Collector::new(1 << 20);
         sink.begin(&manifest).unwrap();
         let entry = manifest.entry(0).unwrap();
-        assert!(sink.write(0, &entry, 999, &[1, 2]).is_err(), "beyond what was offered");
+        assert!(sink.write(0, &entry, 999, &[1, 2]).is_err(), "beyond the offered size");
     }
 
     #[test]

@@ -5,27 +5,28 @@
 #[non_exhaustive]
 pub enum Misuse {
     /// Any call after the end.
-    #[error("the transfer is over: nothing can be asked of it any more")]
+    #[error("the transfer is over and accepts no more commands")]
     Over,
-    /// Any call, while as many as may wait are not taken in yet.
-    #[error("too many commands wait: let the runtime run, then call again")]
+    /// Any call while the queue of commands is full.
+    #[error("too many commands are waiting: let the runtime run, then call again")]
     Busy,
-    /// An offer was accepted or declined by a side that sends.
-    #[error("accept or decline: this side sends, and is offered nothing")]
+    /// A sending side accepted or declined an offer.
+    #[error("accept or decline: this side sends and receives no offer")]
     NotAReceiver,
-    /// An offer was accepted or declined when none waits for an answer: it was answered before, or there is none yet.
+    /// An offer was accepted or declined although none waits for an answer: it was answered before, or has not arrived
+    /// yet.
     #[error("accept or decline: no offer waits for an answer")]
     NothingOffered,
     /// A stream was accepted into a sink for files.
-    #[error("accept: a stream is offered, and needs a sink for streams")]
+    #[error("accept: the offer is a stream and needs a sink for streams")]
     NotFiles,
-    /// Something else than one single file was accepted into a sink for streams.
-    #[error("accept: only one single file, or a stream, can go into a sink for streams")]
+    /// An offer that is not a single file was accepted into a sink for streams.
+    #[error("accept: only one single file, or a stream, can be received into a sink for streams")]
     NotOneFile,
-    /// The verifier words were confirmed or rejected when nothing waits for that.
-    #[error("agree: no verifier words wait to be compared")]
+    /// The verifier words were confirmed or rejected although none wait for an answer.
+    #[error("agree: no verifier words are waiting to be compared")]
     NothingToAgree,
-    /// A node that takes no command of this kind.
-    #[error("this node takes no such command")]
+    /// The node has no command of this kind.
+    #[error("this node does not support this command")]
     NoSuchCommand,
 }

@@ -1,11 +1,15 @@
 //! Sockets, TCP connections and name queries as a node refers to them: ids, addresses, options, actions and events.
 //!
 //! These are plain values. [`crate::node::Node`] exchanges them with its driver; every layer that uses the network uses
-//! them.
+//! them. [`Slot`] tells apart the nodes that share sockets.
+
+mod slot;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+pub use slot::{MARK, Slot, SlotKey};
 
 /// The id of a UDP socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,7 +46,7 @@ pub enum Ecn {
 pub struct Arrival {
     /// The socket that received it.
     pub socket: SocketId,
-    /// The sender's address as the socket reports it (IPv4 may come mapped into IPv6).
+    /// The sender's address as the socket reports it (an IPv4 address may be in IPv4-mapped form).
     pub from: SocketAddr,
     /// The local address it was sent to, if the system reports it.
     pub local_ip: Option<IpAddr>,
@@ -77,6 +81,9 @@ pub struct Bind {
     pub share_port: bool,
     /// A multicast group to join on all interfaces (mDNS).
     pub group: Option<IpAddr>,
+    /// The node's slot, if the driver may give it a socket that it shares with others which bind the same id with the
+    /// same options. `None`: a socket of its own.
+    pub slot: Option<Slot>,
 }
 
 /// The keep-alive probes of an idle TCP connection (RFC 9293 §3.8.4).
@@ -97,8 +104,8 @@ pub struct TcpOptions {
     pub no_delay: bool,
     /// The keep-alive probes; `None`: no probes.
     pub keep_alive: Option<KeepAlive>,
-    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the default of
-    /// the system, about 15 minutes.
+    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the
+    /// default of the system, about 15 minutes.
     pub user_timeout: Option<Duration>,
 }
 

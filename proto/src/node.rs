@@ -4,7 +4,7 @@
 //! batch of inputs with `handle_*`, then calls [`Node::settle`] once, then drains the outputs with `poll_*`. If a
 //! driver does not poll one kind of output, that is back-pressure: it blocks only this output.
 //!
-//! A TCP connection is one TCP connection; the node decides which protocol runs in it. Its life cycle, as the node sees it:
+//! The node decides which protocol it uses in a TCP connection. A TCP connection's life cycle, as the node sees it:
 //!
 //! ```text
 //! Dial ──────────► Up ──┐
@@ -60,9 +60,9 @@ pub trait Node {
 
     /// Processes a received datagram.
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    /// Processes an event of a TCP connection. It must take effect on the TCP connection's buffer and output at once, because the driver
-    /// calls [`Node::pipe_buffer`] and [`Node::pipe_output`] again before [`Node::settle`]. After the node has queued
-    /// [`Action::Abort`], events may still arrive until the driver polls that action.
+    /// Processes an event of a TCP connection. It must take effect on the TCP connection's buffer and output at once,
+    /// because the driver calls [`Node::pipe_buffer`] and [`Node::pipe_output`] again before [`Node::settle`]. After
+    /// the node has queued [`Action::Abort`], events may still arrive until the driver polls that action.
     fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
         let _ = (now, tcp, event);
     }
@@ -100,15 +100,15 @@ pub trait Node {
     fn poll_tcp(&mut self) -> Option<TcpId> {
         None
     }
-    /// The buffer for the next received bytes of this TCP connection; if it is empty, the driver must not read. The driver does
-    /// not call this after the end of the stream.
+    /// The buffer for the next received bytes of this TCP connection; if it is empty, the driver must not read. The
+    /// driver does not call this after the end of the stream.
     #[must_use]
     fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
         let _ = tcp;
         &mut []
     }
-    /// Fills `slices` with the bytes that wait to be written to this TCP connection, and returns the number of filled slices.
-    /// [`TcpEvent::Wrote`] consumes the bytes.
+    /// Fills `slices` with the bytes that wait to be written to this TCP connection, and returns the number of filled
+    /// slices. [`TcpEvent::Wrote`] consumes the bytes.
     #[must_use]
     fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
         let _ = (tcp, slices);

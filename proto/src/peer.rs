@@ -9,33 +9,33 @@
 //!                                             ▼
 //!                                          Transfer ──► Outbox ──► the application
 //! ```
-//! [`Peer`] routes and decides little: each machine is given its inputs together with the connections, and queues what
-//! follows for others. [`Peer::apply`] carries the queued outputs out, one after the other, until none is left; a
-//! machine never calls another one.
+//! [`Peer`] routes inputs and decides little. Each machine receives its inputs together with the connections, and
+//! queues outputs for the others. [`Peer::apply`] applies the queued outputs one after the other until none is left;
+//! no machine calls another one.
 //!
 //! | file | part |
 //! |---|---|
-//! | `rendezvous` | finds the other side |
+//! | `rendezvous` | connects to the other side |
 //! | `connection` | handshake, session, reconnects, farewell |
 //! | `paths` | the links of the session |
-//! | `offer` | what was offered, and the person's agreement |
+//! | `offer` | the offer, and the user's confirmation of the verifier words |
 //! | `outbox` | events for the application |
 //! | `exchange` | moves records and chunks between links, session and transfer |
 //! | `outcome` | how the transfer ends |
-//! | `net` | sockets and connections |
+//! | `network` | sockets and connections |
 //!
-//! Timers: its machines'. Bounds: its machines'.
+//! Timers and bounds: those of the machines that it contains.
 
-pub mod answer;
-pub mod build;
-pub mod command;
-pub mod config;
+mod answer;
+mod build;
+mod command;
+mod config;
 mod connection;
-pub mod event;
+mod event;
 mod exchange;
-pub mod failure;
-pub mod handle;
-mod net;
+mod failure;
+mod handle;
+mod network;
 mod offer;
 mod outbox;
 mod outcome;
@@ -63,50 +63,46 @@ use crate::node::{Input, Node};
 use crate::seed::Seed;
 use crate::session::SILENCE;
 use crate::session::StreamNo;
+use crate::transfer::Job;
 use crate::transfer::Transfer;
-use crate::transfer::job::Job;
 use crate::wire::Features;
-use crate::wire::close::SHUTTING_DOWN;
+use crate::wire::close::{self, SHUTTING_DOWN};
 use crate::wire::relay::Role;
 
-pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::p2p::candidate::MIN_PORT as MIN_DIRECT_PORT;
+pub use crate::wire::peer::{CancelReason, DeclineReason, Placement};
 pub use crate::wire::relay::RefusalReason;
 pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;
 pub use command::Command;
 pub use config::{
-    CodeChoice, Common, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress, RelayChoice,
-    SendConfig,
+    BadRelayAddress, CodeChoice, Common, DEFAULT_PORT, DirectPath, Embedded, Invitation, Machine, Payload,
+    ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
 };
 pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
 pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use connection::{Connection, Patience};
-use net::{ConnectionId, Net, Query};
+use connection::{Connection, Missing, Patience};
+use network::{ConnectionId, Network, Query};
 use offer::OfferState;
 use outbox::Outbox;
 use paths::Paths;
 use peer_link::PeerLink;
 use rendezvous::{Rendezvous, Via};
 
-/// The farewell may take so long.
+/// How long the farewell may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-/// A timer of this process is late by so much where there is too much to do.
+/// How late this process must run its own timer to count as overloaded.
 const LATE: Duration = Duration::from_millis(50);
-/// How long a network may be away, or a sender not be there, while no offer was accepted.
+/// How long the network or the sender may be unreachable before an offer was accepted.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Application close codes of a connection between peers.
-mod close {
-    pub const DONE: u32 = 0;
-    pub const ENDED: u32 = 1;
-}
 
-/// See the module's text.
+/// One end of a transfer; see the module documentation.
 pub struct Peer {
     role: Role,
     seed: Seed,
-    net: Net,
+    net: Network,
     rendezvous: Rendezvous,
     connection: Connection,
     paths: Paths,
@@ -115,16 +111,16 @@ pub struct Peer {
     outbox: Outbox,
     code: CodeState,
     give_up_after: Option<Duration>,
-    /// When anything happened last.
+    /// When this peer last processed an input.
     awake: Instant,
     interfaces: Vec<IpAddr>,
 }
 
-/// A sender's way to its code.
+/// How far a sender is with obtaining its code.
 enum CodeState {
-    /// The relay has not given a nameplate.
+    /// The relay has not assigned a nameplate.
     Unallocated { words: u8 },
-    /// There is one; the person is told once the source was looked through and the seat is taken.
+    /// The code is complete. The application learns it once the source was scanned and the sender has its seat.
     Ready { code: Code, seated: bool, told: bool },
 }
 
@@ -182,7 +178,7 @@ impl Node for Peer {
 
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Bound(socket @ (net::LISTENER | net::MDNS), result) => {
+            Input::Bound(socket @ (network::LISTENER | network::MDNS), result) => {
                 let interfaces = &self.interfaces;
                 self.rendezvous.handle_bound(now, socket, result, interfaces, &mut self.seed, &mut self.net);
             }
@@ -235,7 +231,7 @@ impl Node for Peer {
         self.apply(now);
         self.paths.handle_timeout(now, &mut self.net, |link| self.transfer.under_way(link));
         self.apply(now);
-        // After a pause the link is judged before what should have come over it.
+        // After a pause the link is judged before the messages that should have arrived over it.
         self.take_session_events(now);
         self.transfer.handle_timeout(now);
         self.outbox.handle_timeout(now);
@@ -309,7 +305,7 @@ impl Node for Peer {
     fn supersedes(new: &Event, old: &Event) -> bool {
         match (new, old) {
             (Event::Progress(_), Event::Progress(_)) => true,
-            // It counts up, and the transfer is either lost or it is not.
+            // The attempt counts up; the later event supersedes the earlier one.
             (Event::Reconnecting { attempt, .. }, Event::Reconnecting { attempt: earlier, .. }) => attempt > earlier,
             _ => false,
         }
@@ -317,7 +313,8 @@ impl Node for Peer {
 }
 
 impl Peer {
-    /// Carries out what the machines queued for one another, until nothing is left. True when there was anything.
+    /// Applies the outputs that the machines queued for one another, until none is left. Returns true when there was
+    /// one.
     fn apply(&mut self, now: Instant) -> bool {
         let mut moved = false;
         loop {
@@ -377,7 +374,7 @@ impl Peer {
                     self.paths.handle_moving(now, link);
                 }
             }
-            // The session is gone, and its links with it.
+            // The session has ended together with its links.
             (Output::LinkUp { .. } | Output::Record(..) | Output::LinkDown(_) | Output::UseForControl(_), None) => {}
             (Output::Resend(link), _) => self.transfer.handle_link_dropped(now, link),
             (Output::Started, _) => {
@@ -416,17 +413,17 @@ impl Peer {
     }
 
     /// An event of a connection.
-    fn handle_net(&mut self, now: Instant, conn: ConnectionId, event: &net::Event) {
+    fn handle_net(&mut self, now: Instant, conn: ConnectionId, event: &network::Event) {
         if self.rendezvous.handle_event(now, &mut self.net, conn, event) {
             return;
         }
-        if let net::Event::Closed(reason) = event {
+        if let network::Event::Closed(reason) = event {
             let is_link = self.connection.is_on(conn) || self.paths.id_on(conn).is_some();
             if is_link {
-                // What came before the end still counts.
+                // Data that arrived before the end is still processed.
                 self.converse(now);
             }
-            // A relay that is going down is not the first to be asked again.
+            // A relay that is shutting down is not asked first the next time.
             if *reason == CloseReason::Application(SHUTTING_DOWN) && (is_link || self.paths.is_pending(conn)) {
                 self.rendezvous.leave_relay(now);
             }
@@ -439,7 +436,7 @@ impl Peer {
         self.read_streams(now);
     }
 
-    /// What the rendezvous found.
+    /// Applies the results of the rendezvous.
     fn meet(&mut self, now: Instant) -> bool {
         let mut moved = false;
         self.rendezvous.settle(now, &mut self.net, self.connection.is_searching());
@@ -457,7 +454,10 @@ impl Peer {
                             event = Event::Waiting(WaitingFor::Source);
                         }
                     }
-                    self.outbox.notify(event);
+                    let is_unconfirmed = matches!(event, Event::Waiting(WaitingFor::Peer))
+                        && !self.outbox.has_ended()
+                        && self.missing() != Missing::Data;
+                    self.outbox.notify(if is_unconfirmed { Event::Waiting(WaitingFor::Confirmation) } else { event });
                 }
                 rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
                 rendezvous::Output::Connected(link, via) => self.handle_connected(now, link, via),
@@ -469,11 +469,11 @@ impl Peer {
         moved
     }
 
-    /// A link with, as it seems, the other side.
+    /// A link that leads, as far as is known, to the other side.
     fn handle_connected(&mut self, now: Instant, link: Box<PeerLink>, via: Via) {
         if self.connection.session().is_some() {
-            // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this
-            // one is dead.
+            // The relay inside this process admits only the session's own receiver while a link is alive. That
+            // receiver has already found that this link is dead.
             let replaces = self.rendezvous.is_embedded();
             self.paths.handle_connected(now, &mut self.net, *link, via, replaces);
         } else {
@@ -481,7 +481,7 @@ impl Peer {
         }
     }
 
-    /// The session has keys for this link.
+    /// The session was keyed on this link.
     fn handle_keyed(&mut self, now: Instant, keyed: connection::Keyed) {
         let connection::Keyed { keys, link, via, is_first } = keyed;
         self.rendezvous.rest(now, &mut self.net);
@@ -504,15 +504,25 @@ impl Peer {
     }
 
     fn patience(&self) -> Patience {
-        let progress = self.transfer.progress();
         Patience {
             give_up_after: self.give_up_after,
             accepted: self.offer.accepted_at().is_some(),
-            unconfirmed: self.transfer.is_unconfirmed() && progress.bytes >= progress.total,
+            missing: self.missing(),
         }
     }
 
-    /// The relay gave a nameplate: the words are drawn here and never leave this machine.
+    fn missing(&self) -> Missing {
+        let progress = self.transfer.progress();
+        if !self.transfer.is_unconfirmed() {
+            Missing::Data
+        } else if progress.bytes < progress.total {
+            Missing::Acknowledgements
+        } else {
+            Missing::Confirmation
+        }
+    }
+
+    /// The relay assigned a nameplate. The words are drawn here and never leave this machine.
     fn handle_allocated(&mut self, nameplate: u32) {
         let CodeState::Unallocated { words } = self.code else { return };
         let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.split().rng());
@@ -540,7 +550,7 @@ impl Peer {
         false
     }
 
-    /// The addresses of this machine as the runtime knows them: all of them, at the start and whenever they change.
+    /// The runtime reports the addresses of this machine: all of them, at the start and after each change.
     fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
         let own = |addresses: &[IpAddr]| -> BTreeSet<IpAddr> {
             addresses.iter().copied().filter(|ip| !ip.is_loopback()).collect()
@@ -555,7 +565,7 @@ impl Peer {
         }
     }
 
-    /// The network is, or may be, another one. `gone`: what was connected from there can't go on as it is.
+    /// The network changed, or may have changed. `gone`: connections from the old addresses can't continue.
     fn handle_moved(&mut self, now: Instant, gone: bool) {
         self.net.handle_moved();
         self.rendezvous.hurry(now, &mut self.net);
@@ -565,14 +575,14 @@ impl Peer {
         }
     }
 
-    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was
-    /// asked is given that time.
+    /// A timer runs late: for that long this process had no time to read what arrived or to answer. The machines that
+    /// wait for an answer extend their deadlines by that time.
     fn notice_delay(&mut self, now: Instant) {
         if !self.connection.awaits_answer() {
             return;
         }
         let due = self.poll_timeout().map_or(now, |(at, _)| at);
-        // A longer pause is another matter: see `notice_pause`.
+        // For a longer pause see `notice_pause`.
         let late = now.saturating_duration_since(due).min(SILENCE);
         if late >= LATE {
             self.rendezvous.delay(late);
@@ -580,9 +590,9 @@ impl Peer {
         }
     }
 
-    /// A live link has something to do every few seconds. When nothing was done for longer than it may be silent, this
-    /// process stood still (SIGSTOP, a suspended virtual machine): what arrived meanwhile proves nothing about now, and
-    /// no deadline was missed.
+    /// A live link causes work every few seconds. If nothing was processed for longer than the allowed silence, this
+    /// process was stopped (SIGSTOP, a suspended virtual machine): data that arrived meanwhile does not show that the
+    /// link is alive now, and no deadline counts as missed.
     fn notice_pause(&mut self, now: Instant) {
         let stood_still = now.saturating_duration_since(std::mem::replace(&mut self.awake, now));
         if stood_still >= SILENCE && self.connection.session().is_some() {
@@ -592,14 +602,14 @@ impl Peer {
     }
 }
 
-/// Where others reach what listens there: an address of this machine in the place of an unspecified one, IPv4 before
-/// IPv6, and the loopback only where nothing else listens.
+/// The address at which other machines reach a listener: one of this machine's addresses in place of an unspecified
+/// one, IPv4 before IPv6, and loopback only if the listener has no other address.
 fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAddr> {
     let of = |at: &SocketAddr| -> Vec<SocketAddr> {
         if !at.ip().is_unspecified() {
             return vec![*at];
         }
-        // A socket of `[::]` takes IPv4 too.
+        // A socket bound to `[::]` accepts IPv4 too.
         let fits = |ip: &&IpAddr| !ip.is_loopback() && (at.is_ipv6() || ip.is_ipv4());
         interfaces.iter().filter(fits).map(|&ip| SocketAddr::new(ip, at.port())).collect()
     };

@@ -1,4 +1,4 @@
-//! The encrypted session of two peers: it exchanges sealed records over links that come and go.
+//! The encrypted session of two peers: it exchanges sealed records over a changing set of links.
 //!
 //! [`Session`] owns the links, the lanes and the control sequence; it does not interpret the transfer's messages. It
 //! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later. The session
@@ -11,14 +11,12 @@ mod machine;
 mod record;
 mod reliable;
 
-pub use lanes::{LANE_STALL, Limits, RECEIVED_BYTES};
-pub use link::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, Pace,
-    SILENCE,
-};
-pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
-pub use record::{BadRecord, HEADER, OpenedRecord, Prepared, SealedChunk, TAG, Verdict};
-pub use reliable::{LOOSE, WAITING};
+pub use lanes::Limits;
+pub use link::{Origin, Pace, SILENCE};
+pub use machine::{Config, Event, LinkEnd, Session};
+pub use record::{OpenedRecord, Prepared, SealedChunk, Verdict};
+#[cfg(feature = "internals")]
+pub use reliable::WAITING;
 
 use crate::wire::peer::Control;
 
@@ -27,8 +25,9 @@ use crate::wire::peer::Control;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u32);
 
-/// The number of a stream within a link. Stream 0 is bidirectional and carries control records, and also chunk records
-/// if the link has no other stream. The streams from 1 on are unidirectional; each peer numbers those that it opens.
+/// The number of a stream within a link. Stream 0 is bidirectional and transports control records, and also chunk
+/// records if the link has no other stream. The streams from 1 on are unidirectional; each peer numbers those that it
+/// opens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamNo(pub u8);
 

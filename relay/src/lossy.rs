@@ -1,8 +1,8 @@
 //! Non-blocking text output: a bounded queue for standard error or standard output, and a thread that writes it.
 //!
-//! A stopped terminal, a TCP connection that is not read, a full disk or a closed reader must neither block nor end the work of
-//! the program. So the working threads only put text into the queue. Text that does not fit, or whose write fails, is
-//! lost; the number of lost lines is written as soon as writing succeeds again.
+//! A stopped terminal, a TCP connection that is not read, a full disk or a closed reader must neither block nor end the
+//! work of the program. So the working threads only put text into the queue. Text that does not fit, or whose write
+//! fails, is lost; the number of lost lines is written as soon as writing succeeds again.
 //!
 //! Bound: [`ROOM`] bytes are queued, and as many are being written. Timer: the patience of [`Lossy::flush`].
 
@@ -17,8 +17,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 pub const ROOM: usize = 256 * 1024;
 /// If more bytes than this are queued, short-lived text is dropped.
 const BUSY: usize = ROOM / 4;
-/// The maximum size of one write, so that a slow reader can be told apart from one that does not read: a TCP connection accepts
-/// this much at once.
+/// The maximum size of one write, so that a slow reader can be told apart from one that does not read: a TCP connection
+/// accepts this much at once.
 const PIECE: usize = 4096;
 
 /// A stream that accepts text without blocking.

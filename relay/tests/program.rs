@@ -1,4 +1,4 @@
-//! The real program: what it says, how it ends, and that two clients meet there over real sockets.
+//! The real program: its output, its exit codes, and two clients that are paired over real sockets.
 
 #[path = "../examples/crowd/client.rs"]
 mod client;
@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use client::{Crowd, join};
+use client::{ClientPool, join};
 use rustix::process::{Pid, Signal, kill_process};
 use tallow_proto::link::quic::{Closed, Profile};
 use tallow_proto::link::trust::CertificateSeen;
@@ -24,7 +24,7 @@ use tallow_relay::process::is_ignored;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A running relay. It is ended by its own id.
+/// A running relay. The test ends it by its own process id.
 struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -36,7 +36,8 @@ impl Program {
         Self::run(Command::new(env!("CARGO_BIN_EXE_tallow-relay")), state, arguments)
     }
 
-    /// It takes an interrupt although this process ignores it, as the background job of a shell does.
+    /// Starts it so that it handles an interrupt, even if this process ignores interrupts like a background job of a
+    /// shell.
     fn start_in_front(state: &Path, arguments: &[&str]) -> Self {
         if !is_ignored(Signal::INT.as_raw()) {
             return Self::start(state, arguments);
@@ -54,7 +55,7 @@ impl Program {
         Self { child, lines, said: Vec::new() }
     }
 
-    /// The rest of the next line that holds this.
+    /// The rest of the next line that contains `what`.
     fn expect(&mut self, what: &str) -> String {
         let end = Instant::now() + SOON;
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -74,7 +75,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end: the exit code, and all that it said.
+    /// Waits for its end: returns the exit code and the whole output.
     fn end(mut self) -> (Option<i32>, String) {
         let end = Instant::now() + SOON;
         loop {
@@ -97,7 +98,7 @@ impl Drop for Program {
     }
 }
 
-/// R06 for one pair: what is logged at TRACE names no client.
+/// R06 for one pair: the log at level TRACE identifies no client.
 #[test]
 fn two_clients_are_paired_and_log_has_no_addresses() {
     let state = tempfile::tempdir().unwrap();
@@ -106,22 +107,22 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     let fingerprint = relay.expect("certificate fingerprint ");
     let addr = relay.listening();
 
-    let mut crowd = Crowd::new(addr, &Profile::peer());
-    let alice = crowd.come(&[ClientMessage::Allocate { owner: Owner([1; 16]) }, ClientMessage::Ping]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Pong)));
-    let Some(CertificateSeen::Unchecked(seen)) = crowd.clients[&alice].certificate else { panic!() };
+    let mut pool = ClientPool::new(addr, &Profile::peer());
+    let alice = pool.connect(&[ClientMessage::Allocate { owner: Owner([1; 16]) }, ClientMessage::Ping]);
+    assert!(pool.until(SOON, |pool| pool.clients[&alice].received.contains(&RelayMessage::Pong)));
+    let Some(CertificateSeen::Unchecked(seen)) = pool.clients[&alice].certificate else { panic!() };
     assert_eq!(seen.to_string(), fingerprint);
-    crowd.leave(alice, close::DONE);
+    pool.leave(alice, close::DONE);
 
-    let sender = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-    let receiver = crowd.come(&[join(1, Role::Receiver)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
-    crowd.send(sender, 5 << 20);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 5 << 20));
-    crowd.leave(sender, close::DONE);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].closed.is_some()));
-    let closed = crowd.clients[&receiver].closed.clone();
+    let sender = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&sender].received.contains(&RelayMessage::Waiting)));
+    let receiver = pool.connect(&[join(1, Role::Receiver)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&sender].paired && pool.clients[&receiver].paired));
+    pool.send(sender, 5 << 20);
+    assert!(pool.until(SOON, |pool| pool.clients[&receiver].bytes_received == 5 << 20));
+    pool.leave(sender, close::DONE);
+    assert!(pool.until(SOON, |pool| pool.clients[&receiver].closed.is_some()));
+    let closed = pool.clients[&receiver].closed.clone();
     assert!(matches!(closed, Some(Closed::Application { code: close::PEER_LEFT, .. })), "{closed:?}");
 
     let closed = relay.expect("room_closed");
@@ -133,10 +134,10 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("room_created") && said.contains("room_paired"), "{said}");
     let others: Vec<_> = said.lines().filter(|line| !line.starts_with("listening on")).collect();
-    let port = crowd.local_addr().port().to_string();
+    let port = pool.local_addr().port().to_string();
     assert!(others.iter().all(|line| !line.contains("127.0.0.1") && !line.contains(&port)), "{others:#?}");
 
-    // Its certificate is kept.
+    // The certificate is kept.
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     assert_eq!(relay.expect("certificate fingerprint "), fingerprint);
 }
@@ -147,38 +148,38 @@ fn first_signal_drains_pairs_and_second_ends_them() {
     for hurried in [false, true] {
         let drain = if hurried { "1000" } else { "1" };
         let mut relay = Program::start_in_front(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
-        let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
-        let sender = crowd.come(&[join(1, Role::Sender)]);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-        let receiver = crowd.come(&[join(1, Role::Receiver)]);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
+        let mut pool = ClientPool::new(relay.listening(), &Profile::peer());
+        let sender = pool.connect(&[join(1, Role::Sender)]);
+        assert!(pool.until(SOON, |pool| pool.clients[&sender].received.contains(&RelayMessage::Waiting)));
+        let receiver = pool.connect(&[join(1, Role::Receiver)]);
+        assert!(pool.until(SOON, |pool| pool.clients[&sender].paired && pool.clients[&receiver].paired));
         relay.signal(Signal::INT);
         relay.expect("shutting down: ");
-        crowd.send(sender, 1000);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 1000));
+        pool.send(sender, 1000);
+        assert!(pool.until(SOON, |pool| pool.clients[&receiver].bytes_received == 1000));
         assert!(relay.child.try_wait().unwrap().is_none());
         if hurried {
             relay.signal(Signal::INT);
         }
-        assert!(crowd.until(SOON, |crowd| crowd.clients.values().all(|client| client.closed.is_some())));
+        assert!(pool.until(SOON, |pool| pool.clients.values().all(|client| client.closed.is_some())));
         let told =
             |closed: &Option<Closed>| matches!(closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
-        assert!(crowd.clients.values().all(|client| told(&client.closed)));
+        assert!(pool.clients.values().all(|client| told(&client.closed)));
         assert_eq!(relay.end().0, Some(0));
     }
 }
 
-/// `trap '' INT` and the background of a shell: what was ignored stays ignored.
+/// `trap '' INT` and background jobs of a shell: a signal that was ignored stays ignored.
 #[test]
 fn interrupt_ignored_by_parent_is_ignored() {
     let state = tempfile::tempdir().unwrap();
     let mut command = Command::new("env");
     command.args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_tallow-relay")]);
     let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0", "--drain", "1000"]);
-    let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
+    let mut pool = ClientPool::new(relay.listening(), &Profile::peer());
     relay.signal(Signal::INT);
-    let waiting = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&waiting].heard.contains(&RelayMessage::Waiting)));
+    let waiting = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&waiting].received.contains(&RelayMessage::Waiting)));
     relay.signal(Signal::TERM);
     relay.expect("shutting down: ");
     let (code, said) = relay.end();
@@ -198,7 +199,7 @@ fn quiet_relay_prints_only_errors() {
     assert!(code == Some(5) && said.starts_with("tallow relay: cannot listen") && said.lines().count() == 1, "{said}");
 }
 
-/// Whether a process has a handler for a signal by now.
+/// Whether a process has already installed a handler for a signal.
 fn catches(pid: u32, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
@@ -223,7 +224,7 @@ fn relay_memory_is_hidden_from_other_processes() {
     }
     let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0"]);
     relay.listening();
-    // What belongs to a process that can't be dumped, the kernel gives to root.
+    // The kernel gives files of a process that can't be dumped to root.
     assert_eq!(std::fs::metadata(format!("/proc/{}/maps", relay.child.id())).unwrap().uid(), 0);
 }
 

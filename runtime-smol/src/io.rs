@@ -1,4 +1,4 @@
-//! [`Io`] on async-io: readiness from its reactor, two timers; blocking work on the threads of `blocking`.
+//! [`Io`] on async-io: readiness from its reactor, two timers; blocking work runs on the threads of `blocking`.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -15,25 +16,60 @@ use tallow_proto::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId
 use tallow_proto::node::Input;
 use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
+use tallow_runtime::share::{Hub, Socket, Udp};
 use tallow_runtime::{tcp, udp};
 
-/// The driver's outside on async-io. Any executor may poll the driver.
+/// The driver's `Io` on async-io. Any executor may poll the driver.
 #[derive(Debug)]
 pub struct SmolIo {
     timer: Timer,
     news_timer: Timer,
     news: NetworkMonitor,
-    /// A handful: a scan is quicker than a map.
-    sockets: Vec<(SocketId, Async<UdpSocket>, udp::State)>,
+    /// There are only a few sockets: a scan is faster than a map.
+    sockets: Vec<(SocketId, Socket<SmolUdp>)>,
+    /// The drivers with which sockets are shared.
+    hub: Option<Arc<Hub<SmolUdp>>>,
     listeners: Vec<(ListenerId, Async<TcpListener>, TcpOptions)>,
     tcp_connections: HashMap<TcpId, Async<TcpStream>>,
     resolver: Resolver,
 }
 
+/// A UDP socket on async-io's reactor.
+#[derive(Debug)]
+pub(crate) struct SmolUdp {
+    socket: Async<UdpSocket>,
+    state: udp::State,
+}
+
+impl Udp for SmolUdp {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.get_ref().local_addr()
+    }
+
+    fn max_segments(&self) -> NonZeroUsize {
+        self.state.max_segments()
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        received: &mut [Received],
+    ) -> Poll<io::Result<usize>> {
+        let Self { socket, state } = self;
+        now_or_when(|| state.recv(socket, bufs, received), || socket.poll_readable(cx))
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit, contents: &[u8]) -> Poll<io::Result<()>> {
+        let Self { socket, state } = self;
+        now_or_when(|| state.send(socket, transmit, contents), || socket.poll_writable(cx))
+    }
+}
+
 #[derive(Debug)]
 struct Timer {
     timer: async_io::Timer,
-    /// What it is set to.
+    /// The time to which the timer is set.
     at: Option<Instant>,
 }
 
@@ -54,7 +90,7 @@ impl Timer {
 }
 
 impl SmolIo {
-    /// Nothing is bound.
+    /// Creates it without sockets.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -62,15 +98,21 @@ impl SmolIo {
             news_timer: Timer::never(),
             news: NetworkMonitor::new(Instant::now()),
             sockets: Vec::new(),
+            hub: None,
             listeners: Vec::new(),
             tcp_connections: HashMap::new(),
             resolver: Resolver::default(),
         }
     }
 
-    fn socket(&self, id: SocketId) -> io::Result<(&Async<UdpSocket>, &udp::State)> {
-        let found = self.sockets.iter().find(|(known, ..)| *known == id);
-        found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// The same for a driver that shares UDP sockets with others of the pool, where its node allows it.
+    pub(crate) fn sharing(hub: Arc<Hub<SmolUdp>>) -> Self {
+        Self { hub: Some(hub), ..Self::new() }
+    }
+
+    fn socket(&mut self, id: SocketId) -> io::Result<&mut Socket<SmolUdp>> {
+        let found = self.sockets.iter_mut().find(|(known, _)| *known == id);
+        found.map(|(_, socket)| socket).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn tcp(&self, id: TcpId) -> io::Result<&Async<TcpStream>> {
@@ -105,23 +147,30 @@ impl Io for SmolIo {
     }
 
     fn bind(&mut self, id: SocketId, bind: &Bind) -> io::Result<SocketAddr> {
-        let (socket, state) = udp::bind(bind)?;
-        let socket = Async::new_nonblocking(socket)?;
-        let addr = socket.get_ref().local_addr()?;
-        self.sockets.push((id, socket, state));
+        let open = |bind: &Bind| {
+            let (socket, state) = udp::bind(bind)?;
+            Ok(SmolUdp { socket: Async::new_nonblocking(socket)?, state })
+        };
+        let socket = match &self.hub {
+            Some(hub) => hub.bind(id, bind, open)?,
+            None => Socket::Own(open(bind)?),
+        };
+        let addr = socket.local_addr()?;
+        self.sockets.push((id, socket));
         Ok(addr)
     }
 
     fn release(&mut self, id: SocketId) {
-        self.sockets.retain(|(known, ..)| *known != id);
+        self.sockets.retain(|(known, _)| *known != id);
     }
 
     fn max_segments(&self, id: SocketId) -> NonZeroUsize {
-        self.socket(id).map_or(NonZeroUsize::MIN, |(_, state)| state.max_segments())
+        let found = self.sockets.iter().find(|(known, _)| *known == id);
+        found.map_or(NonZeroUsize::MIN, |(_, socket)| socket.max_segments())
     }
 
-    // The call comes first in all directions: asking the reactor first would cost a round trip
-    // to its thread for each packet.
+    // In all directions the system call is tried first: asking the reactor first would cost a round trip to its
+    // thread for each packet.
 
     fn poll_recv(
         &mut self,
@@ -130,8 +179,7 @@ impl Io for SmolIo {
         bufs: &mut [IoSliceMut<'_>],
         received: &mut [Received],
     ) -> Poll<io::Result<usize>> {
-        let (socket, state) = self.socket(id)?;
-        now_or_when(|| state.recv(socket, bufs, received), || socket.poll_readable(cx))
+        self.socket(id)?.poll_recv(cx, bufs, received)
     }
 
     fn poll_send(
@@ -141,8 +189,7 @@ impl Io for SmolIo {
         transmit: &Transmit,
         contents: &[u8],
     ) -> Poll<io::Result<()>> {
-        let (socket, state) = self.socket(id)?;
-        now_or_when(|| state.send(socket, transmit, contents), || socket.poll_writable(cx))
+        self.socket(id)?.poll_send(cx, transmit, contents)
     }
 
     fn listen(&mut self, id: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {
@@ -223,7 +270,7 @@ impl Io for SmolIo {
     }
 }
 
-/// Calls, and again whenever the reactor says so, until the answer is not `WouldBlock`.
+/// Makes the call, and repeats it whenever the reactor reports readiness, until its result is not `WouldBlock`.
 fn now_or_when<T>(
     mut call: impl FnMut() -> io::Result<T>,
     mut ready: impl FnMut() -> Poll<io::Result<()>>,

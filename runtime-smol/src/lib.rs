@@ -1,9 +1,9 @@
 //! tallow on smol: encrypted file transfer between any two machines, with a short code.
 //!
 //! # A transfer
-//! [`send`] and [`receive`] start a task and give a handle on it. What is sent: [`files`], [`Payload::bytes`],
-//! [`streams::reader`], or a [`Source`] of your own. Where it goes: [`directory`], [`memory::Collector`],
-//! [`streams::writer`], or a [`Sink`] of your own.
+//! [`send`] and [`receive`] start a task and return a handle. The payload is [`files`], [`Payload::bytes`],
+//! [`streams::reader`], or your own [`Source`]. The destination is [`directory`], [`memory::Collector`],
+//! [`streams::writer`], or your own [`Sink`].
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,12 +21,13 @@
 //! # }
 //! ```
 //!
-//! No server is needed: a relay runs inside of the sender unless one is named ([`SendConfig::with_relay`]). Whoever
-//! wants to see more than the outcome takes [`Sender::next_event`]. [`Pool`] caps how many transfers run at a time.
+//! No server is needed: the sender runs a relay itself unless one is configured ([`SendConfig::with_relay`]).
+//! [`Sender::next_event`] reports more than the outcome. A [`Pool`] runs many transfers: it limits how many run at a
+//! time, and they share UDP sockets.
 //!
 //! # Everything else
-//! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends by itself once the node has said
-//! goodbye; [`Handle::next_event`] answers `None` then.
+//! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends after the node has sent its
+//! farewell; [`Handle::next_event`] then returns `None`.
 
 mod io;
 mod pool;
@@ -39,7 +40,7 @@ pub use pool::Pool;
 #[doc(no_inline)]
 pub use tallow_proto as proto;
 use tallow_proto::drive::Driver;
-use tallow_proto::link::quic::BadIdentity;
+use tallow_proto::link::BadIdentity;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 use tallow_proto::room::Relay;
@@ -49,14 +50,14 @@ pub use tallow_runtime::api::*;
 #[doc(no_inline)]
 pub use tallow_store as store;
 
-/// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels it, with a goodbye.
+/// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels the node gracefully.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
-    spawn_with(node, ())
+    spawn_with(node, SmolIo::new(), ())
 }
 
-/// Keeps something until the task has ended.
-fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> Handle<N> {
-    let (handle, driver) = Driver::new(node, SmolIo::new());
+/// Runs a node, and drops `guard` when its task has ended.
+fn spawn_with<N: Node + Send + 'static>(node: N, io: SmolIo, guard: impl Send + 'static) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, io);
     let task = async move {
         driver.run().await;
         drop(guard);
@@ -65,42 +66,42 @@ fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> 
     handle
 }
 
-/// Sends what the configuration names; [`sending`] makes one.
+/// Sends with this configuration; [`sending`] creates one.
 ///
 /// # Errors
 /// The configuration can't work.
 ///
 /// # Panics
-/// The system has no randomness to give.
+/// The system provides no randomness.
 pub fn send(config: SendConfig) -> Result<Sender, ConfigError> {
-    send_with(config, ())
+    send_with(config, SmolIo::new(), ())
 }
 
-fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
+fn send_with(config: SendConfig, io: SmolIo, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
     config.check()?;
-    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
-/// Receives what a sender with this code offers; [`receiving`] makes a configuration.
+/// Receives with this configuration; [`receiving`] creates one.
 ///
 /// # Errors
 /// The configuration can't work.
 ///
 /// # Panics
-/// The system has no randomness to give.
+/// The system provides no randomness.
 pub fn receive(config: ReceiveConfig) -> Result<Receiver, ConfigError> {
-    receive_with(config, ())
+    receive_with(config, SmolIo::new(), ())
 }
 
-fn receive_with(config: ReceiveConfig, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
+fn receive_with(config: ReceiveConfig, io: SmolIo, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
     config.check()?;
-    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
-/// Runs a relay. It goes on until a command or the end of its handle says otherwise.
+/// Runs a relay until a command stops it or its handle is dropped.
 ///
 /// # Errors
-/// Certificate and key do not make a server.
+/// Certificate and key can't be used for a server.
 pub fn relay(config: tallow_proto::room::Config) -> Result<Handle<Relay>, BadIdentity> {
     Relay::new(config).map(spawn)
 }

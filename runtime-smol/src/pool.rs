@@ -1,47 +1,70 @@
-//! A cap on the transfers that one process runs at a time.
+//! Many transfers in one process: a limit on how many run at a time, and shared UDP sockets.
 //!
-//! Each transfer has sockets of its own: a dozen descriptors, and more while a direct path is looked for. A program
-//! that has many transfers to make starts them through one [`Pool`]; what is above the cap waits for its turn. A
-//! transfer gives its place back when its task has ended, which is after the other side was told.
+//! A single transfer has a dozen descriptors, and more during the search for a direct path. The transfers of one
+//! [`Pool`] share their UDP sockets: two of each address family and one for multicast DNS, independent of the number of
+//! transfers. A further transfer costs a TCP listener during the search for a direct path, the socket of the embedded
+//! relay if it has one, and its TCP connections.
+//!
+//! Transfers above the limit wait for their turn. A transfer releases its place when its task has ended, which is after
+//! the other side was notified. A transfer that is slow or flooded loses only its own datagrams and delays no other
+//! transfer.
 
 use std::sync::Arc;
 
 use smol::lock::{Semaphore, SemaphoreGuardArc};
+use tallow_runtime::share::{Hub, Lease};
 
-use crate::{ConfigError, ReceiveConfig, Receiver, SendConfig, Sender};
+use crate::io::SmolUdp;
+use crate::{Common, ConfigError, ReceiveConfig, Receiver, SendConfig, Sender, SmolIo};
 
-/// See the module's text. Clones share the cap.
+/// A limit on concurrent transfers, and the sockets that they share. Clones share both.
 #[derive(Debug, Clone)]
-pub struct Pool(Arc<Semaphore>);
+pub struct Pool {
+    places: Arc<Semaphore>,
+    hub: Arc<Hub<SmolUdp>>,
+}
 
 impl Pool {
-    /// At most so many transfers at a time; at least 1.
+    /// Allows at most this many transfers at a time; at least 1.
+    ///
+    /// # Panics
+    /// The system provides no randomness.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most.max(1))))
+        Self { places: Arc::new(Semaphore::new(most.max(1))), hub: Hub::new(&tallow_runtime::seed()) }
     }
 
-    /// As [`crate::send`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::send`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.
-    pub async fn send(&self, config: SendConfig) -> Result<Sender, ConfigError> {
+    pub async fn send(&self, mut config: SendConfig) -> Result<Sender, ConfigError> {
         config.check()?;
         let place = self.place().await;
-        crate::send_with(config, place)
+        let lease = self.share(&mut config.common);
+        crate::send_with(config, SmolIo::sharing(self.hub.clone()), (place, lease))
     }
 
-    /// As [`crate::receive`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::receive`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.
-    pub async fn receive(&self, config: ReceiveConfig) -> Result<Receiver, ConfigError> {
+    pub async fn receive(&self, mut config: ReceiveConfig) -> Result<Receiver, ConfigError> {
         config.check()?;
         let place = self.place().await;
-        crate::receive_with(config, place)
+        let lease = self.share(&mut config.common);
+        crate::receive_with(config, SmolIo::sharing(self.hub.clone()), (place, lease))
+    }
+
+    fn share(&self, common: &mut Common) -> Option<Lease<SmolUdp>> {
+        let lease = self.hub.slot();
+        common.slot = lease.as_ref().map(Lease::slot);
+        lease
     }
 
     async fn place(&self) -> SemaphoreGuardArc {
-        self.0.acquire_arc().await
+        self.places.acquire_arc().await
     }
 }

@@ -1,4 +1,4 @@
-//! Asynchronous readers and writers as what is sent, and as where it goes.
+//! Asynchronous readers as the source of a transfer, and writers as its destination.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use smol::io::{AsyncRead, AsyncWrite};
 use tallow_proto::peer::Payload;
 use tallow_proto::transfer::storage::StreamSink;
-use tallow_runtime::bridge::{self, Ask};
+use tallow_runtime::bridge::{self, WriteOp};
 
-/// Sends what it reads, to its end. The receiver is offered a stream.
+/// Sends the bytes of `reader` to its end, as a stream.
 ///
-/// A task of its own reads, and drops the reader when the transfer is over.
+/// A separate task reads, and drops the reader when the transfer has ended.
 #[must_use]
 pub fn reader(reader: impl AsyncRead + Send + 'static) -> Payload {
     let (source, feeder) = bridge::source();
@@ -19,10 +19,10 @@ pub fn reader(reader: impl AsyncRead + Send + 'static) -> Payload {
     Payload::Stream(Arc::new(source))
 }
 
-/// Receives into it: for [`crate::StreamOffer::accept`].
+/// Receives into `writer`: for [`crate::StreamOffer::accept`].
 ///
-/// Bytes count as received when they are written and flushed. A task of its own writes, closes the writer after the
-/// last byte of a transfer that is done, and drops it.
+/// Bytes count as received when they are written and flushed. A separate task writes, closes the writer after the
+/// last byte of a complete transfer, and drops it.
 #[must_use]
 pub fn writer(writer: impl AsyncWrite + Send + 'static) -> Arc<dyn StreamSink> {
     let (sink, drainer) = bridge::sink();
@@ -30,9 +30,9 @@ pub fn writer(writer: impl AsyncWrite + Send + 'static) -> Arc<dyn StreamSink> {
     smol::spawn(bridge::drain(drainer, move |cx, ask| {
         let writer: Pin<&mut _> = writer.as_mut();
         match ask {
-            Ask::Write(bytes) => writer.poll_write(cx, bytes),
-            Ask::Flush => writer.poll_flush(cx).map_ok(|()| 0),
-            Ask::Close => writer.poll_close(cx).map_ok(|()| 0),
+            WriteOp::Write(bytes) => writer.poll_write(cx, bytes),
+            WriteOp::Flush => writer.poll_flush(cx).map_ok(|()| 0),
+            WriteOp::Close => writer.poll_close(cx).map_ok(|()| 0),
         }
     }))
     .detach();

@@ -1,5 +1,5 @@
-//! Sends files, or receives them, with nothing else set up: both on one machine, or on one local network; or anywhere,
-//! with the link.
+//! Sends or receives files without any further setup: both on one machine or in one local network; or anywhere, with
+//! the link.
 //!
 //! ```text
 //! cargo run -p tallow-tokio --example transfer_on_tokio -- send <path>…
@@ -28,7 +28,7 @@ async fn send_files(paths: &[&str]) -> Result<(), Box<dyn Error>> {
 async fn receive_files(invitation: &str, path: &str) -> Result<(), Box<dyn Error>> {
     let mut receiver = receive(receiving(invitation.parse::<Invitation>()?))?;
     let offer = receiver.offer().await?;
-    // The place to ask a person; names of the other side are shown through `Untrusted::escaped` only.
+    // Ask the user here; display names from the other side only through `Untrusted::escaped`.
     let totals = offer.manifest().totals();
     println!("{} bytes in {} files", totals.bytes, totals.files);
     offer.accept(directory(path)?)?;

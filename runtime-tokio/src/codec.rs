@@ -1,17 +1,17 @@
-//! The protocol's frames and messages as a [`tokio_util::codec`], for those who bring their own transport.
+//! The protocol's frames and messages as a [`tokio_util::codec`], for applications with their own transport.
 //!
-//! A stream of a link changes what it carries: the conversation with a relay, then the handshake of two peers,
-//! then sealed records. So the codec has the two directions' types, and [`TallowCodec::turn_into`] goes on with
-//! others, keeping what arrived early:
+//! The messages on a stream of a link change their types: first those of a client and a relay, then those of the
+//! handshake of two peers, then sealed records. So the codec is generic over the types of both directions, and
+//! [`TallowCodec::turn_into`] changes them, keeping bytes that arrived early:
 //!
 //! ```
 //! # use bytes::Bytes;
-//! # use tallow_proto::wire::{peer::HandshakeMessage, relay::{ClientMessage, RelayMessage}};
+//! # use tallow_proto::wire::{ClientMessage, HandshakeMessage, RelayMessage};
 //! # use tallow_tokio::codec::TallowCodec;
 //! # use tokio_util::codec::Framed;
 //! # let (stream, _) = tokio::io::duplex(64);
 //! let talk_to_relay = Framed::new(stream, TallowCodec::<ClientMessage, RelayMessage>::new());
-//! // …until `RelayMessage::Paired` came:
+//! // …until `RelayMessage::Paired` arrived:
 //! let handshake = talk_to_relay.map_codec(|codec| codec.turn_into::<HandshakeMessage, HandshakeMessage>());
 //! // …and once both sides have the keys:
 //! let records = handshake.map_codec(|codec| codec.turn_into::<Bytes, Bytes>());
@@ -21,41 +21,40 @@ use std::io;
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tallow_proto::wire::Violation;
-use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX};
-use tallow_proto::wire::peer::HandshakeMessage;
-use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
-use tallow_proto::wire::{self, Caps, Frame};
+use tallow_proto::wire::frame::{
+    CHUNK, CONTROL, Caps, Decoder as FrameDecoder, Frame, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX,
+};
+use tallow_proto::wire::{self, ClientMessage, HandshakeMessage, RelayMessage, Violation};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// Why a stream is of no use any more.
+/// Why a stream can't be used any further.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
     /// The transport failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The other side broke a rule.
+    /// The other side violated the protocol.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// The stream ended inside of a frame.
+    /// The stream ended within a frame.
     #[error("the stream ended in the middle of a message")]
     Truncated,
-    /// This side's message is not one that a frame may carry now. Nothing of it was written.
+    /// The current frame type does not allow this message. None of its bytes were written.
     #[error("not a message that can be sent")]
     Unsendable,
 }
 
-/// What a frame can carry.
+/// A type that a frame can contain.
 pub trait Body: Sized {
-    /// How long it may be.
+    /// The limit of its length.
     const CAPS: Caps;
     /// Its bytes.
     fn into_bytes(self) -> Bytes;
-    /// Reads it.
+    /// Decodes it.
     ///
     /// # Errors
-    /// The bytes are none.
+    /// The bytes are not a valid encoding.
     fn from_frame(frame: Frame) -> Result<Self, Violation>;
 }
 
@@ -91,13 +90,14 @@ impl Body for Bytes {
 pub struct TallowCodec<Out, In>(PhantomData<fn(Out) -> In>);
 
 impl<Out: Body, In: Body> TallowCodec<Out, In> {
-    /// For a stream that carries these.
+    /// A codec for these types.
     #[must_use]
     pub const fn new() -> Self {
         Self(PhantomData)
     }
 
-    /// The same stream from here on, with other messages. What arrived and was not read is judged as one of those.
+    /// Continues the same stream with other types. Bytes that arrived and were not decoded are decoded as the new
+    /// type.
     #[must_use]
     pub const fn turn_into<NextOut: Body, NextIn: Body>(self) -> TallowCodec<NextOut, NextIn> {
         TallowCodec::new()
@@ -138,9 +138,9 @@ impl<Out, In: Body> Decoder for TallowCodec<Out, In> {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<In>, CodecError> {
-        // The length is judged before it is believed, and nothing is reserved for it. What follows the frame stays in
-        // `src`: it may be for the next codec.
-        let mut judge = wire::Decoder::new(In::CAPS);
+        // The length is checked before it is used, and no memory is reserved for it. Bytes after the frame stay in
+        // `src`: the next codec may need them.
+        let mut judge = FrameDecoder::new(In::CAPS);
         let head = src.len().min(PREFIX + 1);
         judge.push(Bytes::copy_from_slice(&src[..head]));
         let frame = match (judge.next_frame()?, src.first_chunk::<PREFIX>()) {

@@ -1,4 +1,4 @@
-//! [`Io`] on tokio: readiness from its reactor, two timers, its threads for blocking work.
+//! [`Io`] on tokio: readiness from its reactor, two timers, and its threads for blocking work.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -14,30 +15,77 @@ use tallow_proto::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId
 use tallow_proto::node::Input;
 use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
+use tallow_runtime::share::{Hub, Socket, Udp};
 use tallow_runtime::{tcp, udp};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
-/// The driver's outside on tokio.
+/// The driver's `Io` on tokio.
 #[derive(Debug)]
 pub struct TokioIo {
     runtime: Handle,
     timer: Timer,
     news_timer: Timer,
     news: NetworkMonitor,
-    /// A handful: a scan is quicker than a map.
-    sockets: Vec<(SocketId, UdpSocket, udp::State)>,
+    /// There are only a few sockets: a scan is faster than a map.
+    sockets: Vec<(SocketId, Socket<TokioUdp>)>,
+    /// The drivers with which sockets are shared.
+    hub: Option<Arc<Hub<TokioUdp>>>,
     listeners: Vec<(ListenerId, TcpListener, TcpOptions)>,
     tcp_connections: HashMap<TcpId, TcpStream>,
     resolver: Resolver,
 }
 
+/// A UDP socket on tokio's reactor.
+#[derive(Debug)]
+pub(crate) struct TokioUdp {
+    socket: UdpSocket,
+    state: udp::State,
+}
+
+impl Udp for TokioUdp {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_segments(&self) -> NonZeroUsize {
+        self.state.max_segments()
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        received: &mut [Received],
+    ) -> Poll<io::Result<usize>> {
+        let Self { socket, state } = self;
+        loop {
+            ready!(socket.poll_recv_ready(cx))?;
+            match socket.try_io(Interest::READABLE, || state.recv(socket, bufs, received)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit, contents: &[u8]) -> Poll<io::Result<()>> {
+        let Self { socket, state } = self;
+        loop {
+            ready!(socket.poll_send_ready(cx))?;
+            match socket.try_io(Interest::WRITABLE, || state.send(socket, transmit, contents)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// What it is set to.
+    /// The time to which the timer is set.
     at: Instant,
 }
 
@@ -56,10 +104,10 @@ impl Timer {
 }
 
 impl TokioIo {
-    /// For a driver that will run on the runtime that is current here.
+    /// For a driver that will run on the current runtime.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, or in one without IO and time enabled.
+    /// If called outside a tokio runtime, or in one without IO and time enabled.
     #[must_use]
     pub fn new() -> Self {
         let now = Instant::now();
@@ -69,15 +117,21 @@ impl TokioIo {
             news_timer: Timer::new(now),
             news: NetworkMonitor::new(now),
             sockets: Vec::new(),
+            hub: None,
             listeners: Vec::new(),
             tcp_connections: HashMap::new(),
             resolver: Resolver::default(),
         }
     }
 
-    fn socket(&self, id: SocketId) -> io::Result<(&UdpSocket, &udp::State)> {
-        let found = self.sockets.iter().find(|(known, ..)| *known == id);
-        found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// The same for a driver that shares UDP sockets with others of the pool, where its node allows it.
+    pub(crate) fn sharing(hub: Arc<Hub<TokioUdp>>) -> Self {
+        Self { hub: Some(hub), ..Self::new() }
+    }
+
+    fn socket(&mut self, id: SocketId) -> io::Result<&mut Socket<TokioUdp>> {
+        let found = self.sockets.iter_mut().find(|(known, _)| *known == id);
+        found.map(|(_, socket)| socket).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn tcp(&mut self, id: TcpId) -> io::Result<Pin<&mut TcpStream>> {
@@ -112,20 +166,27 @@ impl Io for TokioIo {
     }
 
     fn bind(&mut self, id: SocketId, bind: &Bind) -> io::Result<SocketAddr> {
-        let (socket, state) = udp::bind(bind)?;
-        let _entered = self.runtime.enter();
-        let socket = UdpSocket::from_std(socket)?;
+        let open = |bind: &Bind| {
+            let (socket, state) = udp::bind(bind)?;
+            let _entered = self.runtime.enter();
+            Ok(TokioUdp { socket: UdpSocket::from_std(socket)?, state })
+        };
+        let socket = match &self.hub {
+            Some(hub) => hub.bind(id, bind, open)?,
+            None => Socket::Own(open(bind)?),
+        };
         let addr = socket.local_addr()?;
-        self.sockets.push((id, socket, state));
+        self.sockets.push((id, socket));
         Ok(addr)
     }
 
     fn release(&mut self, id: SocketId) {
-        self.sockets.retain(|(known, ..)| *known != id);
+        self.sockets.retain(|(known, _)| *known != id);
     }
 
     fn max_segments(&self, id: SocketId) -> NonZeroUsize {
-        self.socket(id).map_or(NonZeroUsize::MIN, |(_, state)| state.max_segments())
+        let found = self.sockets.iter().find(|(known, _)| *known == id);
+        found.map_or(NonZeroUsize::MIN, |(_, socket)| socket.max_segments())
     }
 
     fn poll_recv(
@@ -135,14 +196,7 @@ impl Io for TokioIo {
         bufs: &mut [IoSliceMut<'_>],
         received: &mut [Received],
     ) -> Poll<io::Result<usize>> {
-        let (socket, state) = self.socket(id)?;
-        loop {
-            ready!(socket.poll_recv_ready(cx))?;
-            match socket.try_io(Interest::READABLE, || state.recv(socket, bufs, received)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.socket(id)?.poll_recv(cx, bufs, received)
     }
 
     fn poll_send(
@@ -152,14 +206,7 @@ impl Io for TokioIo {
         transmit: &Transmit,
         contents: &[u8],
     ) -> Poll<io::Result<()>> {
-        let (socket, state) = self.socket(id)?;
-        loop {
-            ready!(socket.poll_send_ready(cx))?;
-            match socket.try_io(Interest::WRITABLE, || state.send(socket, transmit, contents)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.socket(id)?.poll_send(cx, transmit, contents)
     }
 
     fn listen(&mut self, id: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {

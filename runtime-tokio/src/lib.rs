@@ -1,9 +1,9 @@
 //! tallow on tokio: encrypted file transfer between any two machines, with a short code.
 //!
 //! # A transfer
-//! [`send`] and [`receive`] start a task and give a handle on it. What is sent: [`files`], [`Payload::bytes`],
-//! [`streams::reader`], or a [`Source`] of your own. Where it goes: [`directory`], [`memory::Collector`],
-//! [`streams::writer`], or a [`Sink`] of your own.
+//! [`send`] and [`receive`] start a task and return a handle. The payload is [`files`], [`Payload::bytes`],
+//! [`streams::reader`], or your own [`Source`]. The destination is [`directory`], [`memory::Collector`],
+//! [`streams::writer`], or your own [`Sink`].
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,15 +21,16 @@
 //! # }
 //! ```
 //!
-//! No server is needed: a relay runs inside of the sender unless one is named ([`SendConfig::with_relay`]). Whoever
-//! wants to see more than the outcome takes [`Sender::next_event`]. [`Pool`] caps how many transfers run at a time.
+//! No server is needed: the sender runs a relay itself unless one is configured ([`SendConfig::with_relay`]).
+//! [`Sender::next_event`] reports more than the outcome. A [`Pool`] runs many transfers: it limits how many run at a
+//! time, and they share UDP sockets.
 //!
 //! # Everything else
-//! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends by itself once the node has said
-//! goodbye; [`Handle::next_event`] answers `None` then.
+//! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends after the node has sent its
+//! farewell; [`Handle::next_event`] then returns `None`.
 //!
-//! For those who speak the protocol with a stack of their own, the feature `codec` has its frames as a `tokio_util`
-//! codec.
+//! For applications that use the protocol with their own transport, the feature `codec` has its frames as a
+//! `tokio_util` codec.
 
 #[cfg(feature = "codec")]
 pub mod codec;
@@ -44,7 +45,7 @@ pub use pool::Pool;
 #[doc(no_inline)]
 pub use tallow_proto as proto;
 use tallow_proto::drive::Driver;
-use tallow_proto::link::quic::BadIdentity;
+use tallow_proto::link::BadIdentity;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 use tallow_proto::room::Relay;
@@ -54,17 +55,17 @@ pub use tallow_runtime::api::*;
 #[doc(no_inline)]
 pub use tallow_store as store;
 
-/// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
+/// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels the node gracefully.
 ///
 /// # Panics
-/// Outside of a tokio runtime, or in one without IO and time enabled.
+/// If called outside a tokio runtime, or in one without IO and time enabled.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
-    spawn_with(node, ())
+    spawn_with(node, TokioIo::new(), ())
 }
 
-/// Keeps something until the task has ended.
-fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> Handle<N> {
-    let (handle, driver) = Driver::new(node, TokioIo::new());
+/// Runs a node, and drops `guard` when its task has ended.
+fn spawn_with<N: Node + Send + 'static>(node: N, io: TokioIo, guard: impl Send + 'static) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, io);
     tokio::spawn(async move {
         driver.run().await;
         drop(guard);
@@ -72,50 +73,50 @@ fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> 
     handle
 }
 
-/// Sends what the configuration names; [`sending`] makes one.
+/// Sends with this configuration; [`sending`] creates one.
 ///
 /// # Errors
 /// The configuration can't work.
 ///
 /// # Panics
-/// As [`spawn`]; and when the system has no randomness to give.
+/// Like [`spawn`]; also if the system provides no randomness.
 pub fn send(config: SendConfig) -> Result<Sender, ConfigError> {
-    send_with(config, ())
+    send_with(config, TokioIo::new(), ())
 }
 
-fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
+fn send_with(config: SendConfig, io: TokioIo, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
     config.check()?;
-    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
-/// Receives what a sender with this code offers; [`receiving`] makes a configuration.
+/// Receives with this configuration; [`receiving`] creates one.
 ///
 /// # Errors
 /// The configuration can't work.
 ///
 /// # Panics
-/// As [`spawn`]; and when the system has no randomness to give.
+/// Like [`spawn`]; also if the system provides no randomness.
 pub fn receive(config: ReceiveConfig) -> Result<Receiver, ConfigError> {
-    receive_with(config, ())
+    receive_with(config, TokioIo::new(), ())
 }
 
-fn receive_with(config: ReceiveConfig, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
+fn receive_with(config: ReceiveConfig, io: TokioIo, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
     config.check()?;
-    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
-/// Runs a relay. It goes on until a command or the end of its handle says otherwise.
+/// Runs a relay until a command stops it or its handle is dropped.
 ///
 /// # Errors
-/// Certificate and key do not make a server.
+/// Certificate and key can't be used for a server.
 ///
 /// # Panics
-/// As [`spawn`].
+/// Like [`spawn`].
 pub fn relay(config: tallow_proto::room::Config) -> Result<Handle<Relay>, BadIdentity> {
     Relay::new(config).map(spawn)
 }
 
-/// The examples of README and of docs/library.md are compiled with the tests.
+/// The tests compile the examples of README and of docs/library.md.
 #[cfg(all(doctest, feature = "files"))]
 #[doc = include_str!("../../README.md")]
 #[doc = include_str!("../../docs/library.md")]

@@ -1,4 +1,4 @@
-//! Every message goes through `Framed` and comes out the same, however the stream is cut.
+//! `Framed` encodes and decodes every message to the same value, however the stream is split.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -195,8 +195,8 @@ fn control_messages() -> Vec<Control> {
     all
 }
 
-/// Control records as they travel (a header before, a tag after; sealing them is the
-/// session's), and a large chunk record.
+/// Control records as they are sent (with a header and a tag; the session does the sealing), and a large chunk
+/// record.
 fn records() -> Vec<Bytes> {
     let control = control_messages().into_iter().map(|message| {
         let plain = encode(&ControlRecord { sequence: 300, ack: 299, message });
@@ -205,7 +205,7 @@ fn records() -> Vec<Bytes> {
     control.chain([vec![KIND_CHUNK; CHUNK].into()]).collect()
 }
 
-/// Through a pipe that takes `capacity` bytes at a time.
+/// Sends messages through a pipe that takes `capacity` bytes at a time.
 async fn go_round<M: Body + Clone + PartialEq + std::fmt::Debug>(messages: Vec<M>, capacity: usize) {
     let (near, far) = tokio::io::duplex(capacity);
     let mut near = Framed::new(near, TallowCodec::<M, M>::new());

@@ -1,5 +1,5 @@
-//! What an application uses of `tallow-proto` and of this crate. Each adapter re-exports all of it, so that one crate
-//! is enough for an application, and the same names work on every runtime.
+//! The items of `tallow-proto` and of this crate that an application needs. Each adapter re-exports all of them, so
+//! that an application depends on one crate only, and the names are the same on every runtime.
 
 #[cfg(feature = "files")]
 pub use crate::{directory, files};

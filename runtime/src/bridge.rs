@@ -1,13 +1,12 @@
-//! Between asynchronous readers and writers and the blocking calls of a transfer's streams. An adapter brings the
-//! polling and a task.
+//! Connects asynchronous readers and writers with the blocking calls of a transfer's streams. The adapter provides
+//! the polling and a task.
 //!
 //! | from | to | bound |
 //! |---|---|---|
-//! | a reader's task ([`feed`]) | [`BridgeSource`], a blocking thread | [`ROOM`] bytes, then it does not read |
+//! | a reader's task ([`feed`]) | [`BridgeSource`], a blocking thread | [`ROOM`] bytes; then it stops reading |
 //! | [`BridgeSink`], a blocking thread | a writer's task ([`drain`]) | one call, until it is written and flushed |
 //!
-//! When the transfer lets go of its end, the task ends, and a writer is closed. No wakers are called while the lock is
-//! held.
+//! When the transfer drops its end, the task ends, and a writer is closed. No waker is called while the lock is held.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -20,12 +19,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tallow_proto::transfer::storage::{Fault, Read, StreamSink, StreamSource};
 
-/// Bytes that are read ahead.
+/// How many bytes are read ahead.
 const ROOM: usize = 256 << 10;
-/// Bytes that are read at once.
+/// How many bytes are read at once.
 const PIECE: usize = 64 << 10;
 
-/// Both ends of a bridge.
+/// The state that both ends of a bridge share.
 #[derive(Debug, Default)]
 struct Bridge<T> {
     state: Mutex<T>,
@@ -33,12 +32,12 @@ struct Bridge<T> {
 }
 
 impl<T> Bridge<T> {
-    /// A panic elsewhere leaves the state whole: each change of it is one step.
+    /// A panic in another thread does not leave the state inconsistent, because each change of it is one step.
     fn lock(&self) -> MutexGuard<'_, T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits on a blocking thread for as long as there is nothing to do.
+    /// Waits on a blocking thread while there is nothing to do.
     fn wait(&self, wait: Duration, idle: impl FnMut(&mut T) -> bool) -> MutexGuard<'_, T> {
         let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
         waited.unwrap_or_else(PoisonError::into_inner).0
@@ -53,7 +52,7 @@ struct Inflow {
     task: Option<Waker>,
 }
 
-/// What a task reads, as a transfer's source.
+/// The source of a transfer whose bytes a task reads.
 #[derive(Debug)]
 pub struct BridgeSource(Arc<Bridge<Inflow>>);
 
@@ -61,7 +60,7 @@ pub struct BridgeSource(Arc<Bridge<Inflow>>);
 #[derive(Debug)]
 pub struct Feeder(Arc<Bridge<Inflow>>);
 
-/// A source, and what feeds it.
+/// Creates a source and the end that feeds it.
 #[must_use]
 pub fn source() -> (BridgeSource, Feeder) {
     let bridge = Arc::<Bridge<Inflow>>::default();
@@ -96,13 +95,13 @@ impl Drop for BridgeSource {
 }
 
 impl Feeder {
-    /// How many bytes there is room for; 0: the transfer is over.
+    /// How many bytes there is room for; 0: the transfer has ended.
     fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
         let mut state = self.0.lock();
         if state.is_abandoned {
             return Poll::Ready(0);
         }
-        // It is woken by the end of the transfer in any case.
+        // The end of the transfer wakes the task in any case.
         let old = state.task.replace(cx.waker().clone());
         let room = ROOM.saturating_sub(state.bytes.len());
         drop(state);
@@ -122,13 +121,13 @@ impl Feeder {
 }
 
 impl Drop for Feeder {
-    /// The runtime may have thrown the task away.
+    /// The runtime may have dropped the task.
     fn drop(&mut self) {
         self.end(Err(Fault::other("the task that reads was ended")));
     }
 }
 
-/// A reader's task: reads until the end, an error, or the end of the transfer.
+/// The reader's task: reads until the end, an error, or the end of the transfer.
 pub async fn feed(feeder: Feeder, mut read: impl FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>) {
     let mut buffer = vec![0; PIECE];
     loop {
@@ -149,7 +148,7 @@ pub async fn feed(feeder: Feeder, mut read: impl FnMut(&mut Context<'_>, &mut [u
 
 #[derive(Debug, Default)]
 struct Outflow {
-    /// What is being written.
+    /// The bytes that are being written.
     bytes: Bytes,
     is_written: bool,
     fault: Option<Fault>,
@@ -157,7 +156,7 @@ struct Outflow {
     task: Option<Waker>,
 }
 
-/// What a task writes, as a transfer's sink.
+/// The sink of a transfer whose bytes a task writes.
 #[derive(Debug)]
 pub struct BridgeSink(Arc<Bridge<Outflow>>);
 
@@ -165,7 +164,7 @@ pub struct BridgeSink(Arc<Bridge<Outflow>>);
 #[derive(Debug)]
 pub struct Drainer(Arc<Bridge<Outflow>>);
 
-/// A sink, and what drains it.
+/// Creates a sink and the end that drains it.
 #[must_use]
 pub fn sink() -> (BridgeSink, Drainer) {
     let bridge = Arc::<Bridge<Outflow>>::default();
@@ -175,7 +174,7 @@ pub fn sink() -> (BridgeSink, Drainer) {
 impl StreamSink for BridgeSink {
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault> {
         let mut state = self.0.lock();
-        // What was not written in the time of an earlier call is what this one begins with.
+        // Bytes that an earlier call could not write in time are written first.
         let task = if state.bytes.is_empty() {
             state.bytes = Bytes::copy_from_slice(plain);
             state.task.take()
@@ -206,7 +205,7 @@ impl Drop for BridgeSink {
 }
 
 impl Drainer {
-    /// What is to be written next; `None`: nothing more comes.
+    /// The next bytes to write; `None`: no more bytes follow.
     fn poll_bytes(&self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = self.0.lock();
         if !state.bytes.is_empty() && !state.is_written {
@@ -221,7 +220,7 @@ impl Drainer {
         Poll::Pending
     }
 
-    /// Asks the writer, unless the transfer is over before everything was written: then `None`.
+    /// Polls the writer. Returns `None` if the transfer ends before everything was written.
     async fn ask(&self, mut ask: impl FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>) -> Option<io::Result<usize>> {
         poll_fn(|cx| {
             let mut state = self.0.lock();
@@ -248,29 +247,29 @@ impl Drainer {
 }
 
 impl Drop for Drainer {
-    /// As [`Feeder`]'s.
+    /// The runtime may have dropped the task.
     fn drop(&mut self) {
         self.fail(Fault::other("the task that writes was ended"));
     }
 }
 
-/// What is asked of a writer.
+/// An operation of a writer.
 #[derive(Debug)]
-pub enum Ask<'a> {
-    /// Write some of this; it answers how many bytes.
+pub enum WriteOp<'a> {
+    /// Write some of these bytes and return how many.
     Write(&'a [u8]),
-    /// Write out what it holds.
+    /// Flush buffered bytes.
     Flush,
-    /// That, and nothing comes after it.
+    /// Flush, and close the writer.
     Close,
 }
 
-/// A writer's task: writes and flushes until the end of the transfer, then closes the writer.
-pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, Ask<'_>) -> Poll<io::Result<usize>>) {
+/// The writer's task: writes and flushes until the end of the transfer, then closes the writer.
+pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, WriteOp<'_>) -> Poll<io::Result<usize>>) {
     while let Some(bytes) = poll_fn(|cx| drainer.poll_bytes(cx)).await {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match drainer.ask(|cx| ask(cx, Ask::Write(&rest))).await {
+            match drainer.ask(|cx| ask(cx, WriteOp::Write(&rest))).await {
                 None => return,
                 Some(Ok(0)) => return drainer.fail(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Some(Ok(count)) => drop(rest.split_to(count.min(rest.len()))),
@@ -278,13 +277,13 @@ pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, Ask<'
                 Some(Err(error)) => return drainer.fail(error.into()),
             }
         }
-        match drainer.ask(|cx| ask(cx, Ask::Flush)).await {
+        match drainer.ask(|cx| ask(cx, WriteOp::Flush)).await {
             None => return,
             Some(Ok(_)) => drainer.written(),
             Some(Err(error)) => return drainer.fail(error.into()),
         }
     }
-    if let Err(error) = poll_fn(|cx| ask(cx, Ask::Close)).await {
+    if let Err(error) = poll_fn(|cx| ask(cx, WriteOp::Close)).await {
         tracing::debug!(%error, "a writer could not be closed");
     }
 }

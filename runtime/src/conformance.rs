@@ -1,5 +1,4 @@
-//! The tests that every implementation of [`Io`] has to pass: the driver with
-//! real sockets, timers and threads.
+//! Tests that every implementation of [`Io`] has to pass: they run the driver with real sockets, timers and threads.
 //!
 //! Implement [`Runtime`] for a type of your own and call
 //! [`conformance_tests!`](crate::conformance_tests) in a test module:
@@ -27,8 +26,9 @@
 //! }
 //! ```
 //!
-//! A test panics when it fails, and waits for ever when an event that has to come does not: let `block_on` panic after
-//! a minute or so. `TALLOW_BENCH=1` makes `quic_delivers_all_bytes` move more and print its throughput.
+//! A test panics when it fails. If an expected event does not arrive, the test waits without limit, so `block_on`
+//! should panic after about a minute. With `TALLOW_BENCH=1`, `quic_delivers_all_bytes` transfers more data and prints
+//! its throughput.
 
 #![expect(clippy::missing_panics_doc, reason = "these are tests")]
 
@@ -53,24 +53,24 @@ use tallow_proto::node::Node;
 use tcp::TcpConnections;
 use test_node::{Command, Event, TestNode, job};
 
-/// Long enough for any machine; a test waits for it only if it fails.
+/// Long enough for any machine; a test waits this long only if it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A runtime that is tested.
+/// A runtime under test.
 pub trait Runtime {
     /// Whether [`Io::poll_news`] reports the machine's addresses.
     const REPORTS_INTERFACES: bool = true;
-    /// What it gives to a driver.
+    /// The `Io` of its driver.
     type Io: Io;
-    /// A new one; called inside of [`Runtime::block_on`].
+    /// Creates the `Io`; called inside [`Runtime::block_on`].
     fn io() -> Self::Io;
-    /// Drives the node to its end, beside what the caller does.
+    /// Drives the node to its end, concurrently with the caller.
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N>;
     /// Runs a test to its end.
     fn block_on<T>(test: impl Future<Output = T>) -> T;
 }
 
-/// Makes a `#[test]` of each test of the kit, for one [`Runtime`](crate::conformance::Runtime).
+/// Creates a `#[test]` for each conformance test, for one [`Runtime`](crate::conformance::Runtime).
 #[macro_export]
 macro_rules! conformance_tests {
     ($runtime:ty) => {
@@ -119,7 +119,7 @@ macro_rules! conformance_tests {
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
-/// A node with a socket, and its address.
+/// A node with a bound socket, and its address.
 async fn bound<R: Runtime>() -> (Handle<TestNode>, SocketAddr) {
     let mut handle = R::spawn(TestNode::bound_to(LOOPBACK.parse().unwrap()));
     match handle.next_event().await {
@@ -128,7 +128,7 @@ async fn bound<R: Runtime>() -> (Handle<TestNode>, SocketAddr) {
     }
 }
 
-/// Datagrams arrive whole, with the address they were sent to, and are sent in batches where the system can.
+/// Datagrams arrive complete, with their destination address, and are sent in batches where the system supports it.
 pub async fn datagrams_round_trip_in_batches<R: Runtime>() {
     let (mut client, _) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
@@ -144,7 +144,7 @@ pub async fn datagrams_round_trip_in_batches<R: Runtime>() {
     }
 }
 
-/// Deadlines pass in their order and never early.
+/// Timers fire in the order of their deadlines, and never early.
 pub async fn timers_fire_in_order_and_never_early<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     for ms in [40, 5, 20, 5] {
@@ -163,11 +163,11 @@ pub async fn timers_fire_in_order_and_never_early<R: Runtime>() {
     assert_eq!(rung, [5, 5, 20, 40]);
 }
 
-/// Blocking work runs on several threads, and neither sockets nor commands wait for it.
+/// Jobs run on several threads, and block neither sockets nor commands.
 pub async fn jobs_run_concurrently_and_block_nothing<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
-    // Each waits for the others, and all for this test.
+    // Each job waits for the others, and all of them wait for this test.
     let barrier = Arc::new(Barrier::new(4));
     for id in 0..3 {
         let barrier = barrier.clone();
@@ -189,7 +189,7 @@ pub async fn jobs_run_concurrently_and_block_nothing<R: Runtime>() {
     }
 }
 
-/// A node that panics ends, its handle reports that, and the runtime's threads run on.
+/// A node that panics ends, its handle reports the panic, and the runtime's threads continue.
 pub async fn a_panicking_node_ends_with_an_error<R: Runtime>() {
     let mut handle = R::spawn(Fragile::default());
     for count in 1..3 {
@@ -204,7 +204,7 @@ pub async fn a_panicking_node_ends_with_an_error<R: Runtime>() {
     let (_station, _) = bound::<R>().await;
 }
 
-/// A node that closes ends in order.
+/// A node that closes itself ends without an error.
 pub async fn a_closed_node_ends_in_order<R: Runtime>() {
     let mut handle = R::spawn(Fragile::default());
     handle.command(fragile::Command::Close).unwrap();
@@ -212,14 +212,14 @@ pub async fn a_closed_node_ends_in_order<R: Runtime>() {
     assert_eq!(handle.ending(), Some(Ending::Closed));
 }
 
-/// A driver that is dropped before it ran, as by a runtime that shuts down, is reported by its handle.
+/// The handle reports a driver that was dropped before it ran, as by a runtime that shuts down.
 pub async fn dropped_driver_is_reported_as_abnormal_end<R: Runtime>() {
     let mut handle = Driver::new(Fragile::default(), R::io()).0;
     assert_eq!(handle.next_event().await, None);
     assert_eq!(handle.ending(), Some(Ending::Dropped));
 }
 
-/// A job that panics fails, and others run on.
+/// A job that panics fails, and other jobs continue.
 pub async fn panicking_job_reports_failure<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     node.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
@@ -228,21 +228,21 @@ pub async fn panicking_job_reports_failure<R: Runtime>() {
     assert!(matches!(node.next_event().await, Some(Event::Worked { id: 2, well: true })));
 }
 
-/// A taken port is an error of the bind.
+/// Binding a port that is in use reports an error.
 pub async fn a_bind_that_fails_is_reported<R: Runtime>() {
     let taken = UdpSocket::bind(LOOPBACK).unwrap();
     let mut node = R::spawn(TestNode::bound_to(taken.local_addr().unwrap()));
     assert!(matches!(node.next_event().await, Some(Event::Bound(Err(std::io::ErrorKind::AddrInUse)))));
 }
 
-/// Addresses are answered with themselves, and a query without addresses is answered too.
+/// IP addresses resolve to themselves, and a query without addresses gets an answer too.
 pub async fn host_names_are_resolved<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     for (host, found) in [("127.0.0.1", vec![SocketAddr::from(([127, 0, 0, 1], 4433))]), ("a\0b", vec![])] {
         node.command(Command::Resolve(host.into(), 4433)).unwrap();
         assert!(matches!(node.next_event().await, Some(Event::Resolved(addrs)) if addrs == found));
     }
-    // Many at once, each answered once.
+    // Many queries at once; each gets one answer.
     for _ in 0..10 {
         node.command(Command::Resolve("127.0.0.1".into(), 1)).unwrap();
     }
@@ -251,7 +251,7 @@ pub async fn host_names_are_resolved<R: Runtime>() {
     }
 }
 
-/// The id of a released socket is free, and datagrams arrive at the new one.
+/// After a socket is released its id can be used again, and datagrams arrive at the new socket.
 pub async fn a_released_socket_can_be_bound_again<R: Runtime>() {
     let (mut client, first) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
@@ -265,7 +265,7 @@ pub async fn a_released_socket_can_be_bound_again<R: Runtime>() {
     assert!(matches!(client.next_event().await, Some(Event::AllBack { .. })));
 }
 
-/// Many drivers run beside each other.
+/// Many drivers run concurrently.
 pub async fn many_handles_run_concurrently<R: Runtime>() {
     let (_server, to) = bound::<R>().await;
     let mut stations = Vec::new();
@@ -289,7 +289,7 @@ pub async fn many_handles_run_concurrently<R: Runtime>() {
     }
 }
 
-/// A dropped handle ends the node in order: its last datagram is sent, its socket closed.
+/// When its handle is dropped, the node ends gracefully: it sends its last datagram and closes its socket.
 pub async fn dropped_handle_lets_node_send_its_goodbye<R: Runtime>() {
     let listener = UdpSocket::bind(LOOPBACK).unwrap();
     listener.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -299,13 +299,13 @@ pub async fn dropped_handle_lets_node_send_its_goodbye<R: Runtime>() {
     let mut buf = [0; 100];
     let (len, from) = listener.recv_from(&mut buf).unwrap();
     assert_eq!((&buf[..len], from), (&b"goodbye"[..], addr));
-    // The task is over and its socket closed: the address is free again.
+    // The task has ended and its socket is closed: the address is free again.
     while UdpSocket::bind(addr).is_err() {
         std::thread::yield_now();
     }
 }
 
-/// A server that echoes, and its address.
+/// A server that echoes bytes, and its address.
 async fn echo<R: Runtime>() -> (Handle<TcpConnections>, SocketAddr) {
     let mut handle = R::spawn(TcpConnections::server(LOOPBACK.parse().unwrap()));
     match handle.next_event().await {
@@ -314,7 +314,7 @@ async fn echo<R: Runtime>() -> (Handle<TcpConnections>, SocketAddr) {
     }
 }
 
-/// The next event that is not about a connection that stands.
+/// The next event, except for events that report the state of existing connections.
 async fn next(handle: &mut Handle<TcpConnections>) -> tcp::Event {
     loop {
         match handle.next_event().await.expect("an event") {
@@ -324,19 +324,19 @@ async fn next(handle: &mut Handle<TcpConnections>) -> tcp::Event {
     }
 }
 
-/// Bytes of a TCP connection arrive whole, in order and once, in both directions at once.
+/// The bytes of a TCP connection arrive completely, in order and once, in both directions at the same time.
 pub async fn tcp_delivers_all_bytes_in_both_directions<R: Runtime>() {
     const TOTAL: u64 = 64 << 20;
     let (_server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Echo { to, total: TOTAL }).unwrap();
-    // The server holds a thousandth of it: it reads again only when it has written.
+    // The server buffers a thousandth of it: it reads again only after it has written.
     let tcp::Event::Echoed { bytes, calls } = next(&mut client).await else { panic!("an echo") };
     assert_eq!(bytes, TOTAL);
     assert!(calls >= TOTAL / (256 << 10), "{calls}");
 }
 
-/// An end without bytes reaches the other side.
+/// The end of an empty TCP connection reaches the other side.
 pub async fn empty_tcp_connection_ends_on_both_sides<R: Runtime>() {
     let (_server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
@@ -344,19 +344,19 @@ pub async fn empty_tcp_connection_ends_on_both_sides<R: Runtime>() {
     assert_eq!(next(&mut client).await, tcp::Event::Echoed { bytes: 0, calls: 0 });
 }
 
-/// A connection that is refused fails with that kind; one without a route fails, at once or later.
+/// A refused connection fails with that kind of error; a connection without a route fails at once or later.
 pub async fn refused_or_unroutable_dial_fails<R: Runtime>() {
     let to = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Echo { to, total: 1 }).unwrap();
     let refused = std::io::ErrorKind::ConnectionRefused;
     assert!(matches!(next(&mut client).await, tcp::Event::Failed(_, kind) if kind == refused));
-    // Nobody connects to a group.
+    // A connection to a multicast group is impossible.
     client.command(tcp::Command::Echo { to: "224.0.0.1:9".parse().unwrap(), total: 1 }).unwrap();
     assert!(matches!(next(&mut client).await, tcp::Event::Failed(..)));
 }
 
-/// An aborted TCP connection resets the connection.
+/// Aborting a TCP connection resets it.
 pub async fn aborted_tcp_connection_is_reset<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
@@ -367,19 +367,19 @@ pub async fn aborted_tcp_connection_is_reset<R: Runtime>() {
     assert_eq!(next(&mut server).await, tcp::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
 }
 
-/// A closed listener refuses connections, and accepted ones stay.
+/// A closed listener refuses connections; accepted connections stay open.
 pub async fn closed_listener_refuses_connections<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Hold { to }).unwrap();
     assert!(matches!(server.next_event().await, Some(tcp::Event::Accepted(1))));
     server.command(tcp::Command::Unlisten).unwrap();
-    // The command is carried out some time, and what was accepted stays.
+    // The command takes effect at some later time; connections that were accepted stay open.
     loop {
         client.command(tcp::Command::Echo { to, total: 1 }).unwrap();
         match next(&mut client).await {
             tcp::Event::Failed(_, std::io::ErrorKind::ConnectionRefused) => break,
-            // In the backlog when it closed.
+            // This connection was in the backlog when the listener closed.
             tcp::Event::Failed(_, std::io::ErrorKind::ConnectionReset) | tcp::Event::Echoed { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -388,14 +388,14 @@ pub async fn closed_listener_refuses_connections<R: Runtime>() {
     assert_eq!(next(&mut server).await, tcp::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
 }
 
-/// A taken port is an error of the listener.
+/// Listening at a port that is in use reports an error.
 pub async fn a_taken_port_is_reported_to_a_listener<R: Runtime>() {
     let (_server, taken) = echo::<R>().await;
     let mut other = R::spawn(TcpConnections::server(taken));
     assert_eq!(next(&mut other).await, tcp::Event::Listening(Err(std::io::ErrorKind::AddrInUse)));
 }
 
-/// Hundreds of TCP connections of one driver make progress beside each other.
+/// Hundreds of TCP connections of one driver make progress concurrently.
 pub async fn many_tcp_connections_run_concurrently<R: Runtime>() {
     const TCP_CONNECTIONS: usize = 200;
     const TOTAL: u64 = 100_000;
@@ -414,7 +414,7 @@ pub async fn many_tcp_connections_run_concurrently<R: Runtime>() {
     }
 }
 
-/// A helper of the next test, which runs it in a process with few descriptors; it ends with its input.
+/// A helper for the next test, which runs it in a process with few descriptors; it ends with its input.
 pub async fn serve_until_the_input_ends<R: Runtime>() {
     if std::env::var_os(FEW).is_none() {
         return;
@@ -427,8 +427,8 @@ pub async fn serve_until_the_input_ends<R: Runtime>() {
 
 const FEW: &str = "TALLOW_TEST_FEW_DESCRIPTORS";
 
-/// Connections wait in the backlog while there is no descriptor for them, and are served once there is. `module` is the
-/// path of the module with the tests.
+/// Connections wait in the backlog while there is no free descriptor, and are accepted as soon as there is one.
+/// `module` is the path of the module with the tests.
 #[cfg(unix)]
 pub fn listener_without_descriptors_pauses_and_recovers(module: &str) {
     const TCP_CONNECTIONS: usize = 200;
@@ -451,12 +451,12 @@ pub fn listener_without_descriptors_pauses_and_recovers(module: &str) {
     for tcp in &tcp_connections {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     }
-    // The first ones are served, and hold on to what there is.
+    // The first connections are accepted, and occupy the available descriptors.
     for tcp in &mut tcp_connections[..20] {
         tcp.write_all(&[7]).unwrap();
         tcp.read_exact(&mut byte).unwrap();
     }
-    // The server has come to its limit by now or soon: in whichever order, all are served.
+    // The server reaches its limit at some time: all connections are served, in whichever order.
     for (index, mut tcp) in tcp_connections.into_iter().enumerate() {
         tcp.write_all(&[index as u8]).unwrap();
         tcp.shutdown(Shutdown::Write).unwrap();
@@ -469,7 +469,7 @@ pub fn listener_without_descriptors_pauses_and_recovers(module: &str) {
     assert!(server.wait().unwrap().success());
 }
 
-/// The addresses of the machine reach the node.
+/// The node gets the addresses of the machine.
 pub async fn the_addresses_of_the_machine_are_reported<R: Runtime>() {
     if !R::REPORTS_INTERFACES {
         return;
@@ -491,7 +491,7 @@ pub async fn handle_is_a_stream_of_events<R: Runtime>() {
     assert!(matches!(events[..], [Event::Rang { .. }]), "{events:?}");
 }
 
-/// QUIC over the runtime's sockets. With `TALLOW_BENCH` set it moves more and prints what that took.
+/// QUIC over the runtime's sockets. With `TALLOW_BENCH` set it transfers more data and prints the time it took.
 pub async fn quic_delivers_all_bytes<R: Runtime>() {
     let bench = std::env::var_os("TALLOW_BENCH").is_some();
     let total = if bench { 4 << 30 } else { 256 << 20 };

@@ -1,4 +1,4 @@
-//! What a transfer of an application begins with: configurations for this machine, and disks.
+//! How an application starts a transfer: configurations for this machine, and sources and sinks on its disks.
 
 #[cfg(feature = "files")]
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use tallow_proto::transfer::storage::Fault;
 #[cfg(feature = "files")]
 use tallow_store::{Destination, Policy, Receiving, SourceError, SourceOptions, SourceTree};
 
-/// Sends this from here, under a fresh code. No server is needed: a relay runs inside, unless one is named
-/// ([`SendConfig::with_relay`]), and a direct path is looked for.
+/// Sends this payload from this machine with a new code. No server is needed: the sender runs a relay itself unless
+/// one is configured ([`SendConfig::with_relay`]), and it searches for a direct path.
 #[must_use]
 pub fn sending(payload: impl Into<Payload>) -> SendConfig {
     let mut config = SendConfig::new(crate::this_machine(), payload);
@@ -20,28 +20,28 @@ pub fn sending(payload: impl Into<Payload>) -> SendConfig {
     config
 }
 
-/// Receives here what the sender of this code or link offers. Without a relay, in the link or named
-/// ([`ReceiveConfig::with_relay`]), the sender is looked for on this machine and in the local network.
+/// Receives on this machine what the sender of this code or link offers. If no relay is known, from the link or by
+/// [`ReceiveConfig::with_relay`], it searches for the sender on this machine and in the local network.
 #[must_use]
 pub fn receiving(from: impl Into<Invitation>) -> ReceiveConfig {
     ReceiveConfig::new(crate::this_machine(), from)
 }
 
-/// Files and directories to be sent. Nothing is read yet.
+/// Files and directories to send. Nothing is read yet.
 ///
 /// # Errors
-/// One of them is not there, or can't be sent.
+/// One of them does not exist, or can't be sent.
 #[cfg(feature = "files")]
 pub fn files<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Result<Payload, SourceError> {
     let paths = paths.into_iter().map(Into::into).collect();
     Ok(Arc::new(SourceTree::new(paths, SourceOptions::default())?).into())
 }
 
-/// A directory for what is received, made if it is not there. Names that exist there are refused; other policies are in
-/// [`Destination`].
+/// A directory for received files; it is created if it does not exist. If a name exists there already, the offer is
+/// refused; [`Destination`] has other policies.
 ///
 /// # Errors
-/// It can't be written.
+/// The directory can't be written.
 #[cfg(feature = "files")]
 pub fn directory(path: impl AsRef<Path>) -> Result<Arc<Receiving>, Fault> {
     Ok(Destination::open(path.as_ref(), Policy::default())?.sink())

@@ -1,21 +1,21 @@
-//! The default gateways, as Linux shows its routes in `/proc/net`; other systems are not asked.
+//! The default gateways, from the routes in `/proc/net` on Linux; other systems are not supported.
 //!
-//! Default routes stand before others, so that the beginning of a long table is enough: bounds
-//! [`MAX_TABLE`], [`MAX_GATEWAYS`].
+//! Default routes are listed first, so the beginning of a long table is enough: bounds [`MAX_TABLE`],
+//! [`MAX_GATEWAYS`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Bytes of a table that are looked at.
+/// How many bytes of a table are read.
 const MAX_TABLE: u64 = 64 << 10;
-/// Gateways that are told.
+/// How many gateways are reported.
 const MAX_GATEWAYS: usize = 8;
-/// The route is in use, and leads over a gateway (linux/route.h).
+/// The route is in use, and uses a gateway (linux/route.h).
 const UP_AND_GATEWAY: u32 = 0x3;
-/// It refuses what would take it.
+/// The route rejects packets.
 const REJECT: u32 = 0x200;
 
-/// The default gateways: those of IPv4 first, the preferred one first of each family. `None`
-/// when the system does not tell.
+/// The default gateways: IPv4 first, and the preferred one first in each family. `None` if the system does not report
+/// them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[must_use]
 pub fn gateways() -> Option<Vec<IpAddr>> {
@@ -26,12 +26,12 @@ pub fn gateways() -> Option<Vec<IpAddr>> {
         std::io::Result::Ok(String::from_utf8_lossy(&table).into_owned())
     };
     let v4 = read("/proc/net/route").inspect_err(|error| tracing::debug!(%error, "no list of routes")).ok()?;
-    // Absent where there is no IPv6.
+    // The file does not exist on a machine without IPv6.
     let v6 = read("/proc/net/ipv6_route").unwrap_or_default();
     Some(in_order(&v4, &v6))
 }
 
-/// The default gateways: this system does not tell.
+/// The default gateways: not supported on this system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[must_use]
 pub const fn gateways() -> Option<Vec<IpAddr>> {
@@ -41,7 +41,7 @@ pub const fn gateways() -> Option<Vec<IpAddr>> {
 fn in_order(v4: &str, v6: &str) -> Vec<IpAddr> {
     let mut v4: Vec<_> = v4.lines().filter_map(of_v4).collect();
     let mut v6: Vec<_> = v6.lines().filter_map(of_v6).collect();
-    // Stable: of routes with the same metric the kernel takes the first.
+    // A stable sort: of routes with the same metric the kernel uses the first.
     v4.sort_by_key(|&(metric, _)| metric);
     v6.sort_by_key(|&(metric, _)| metric);
     let mut all: Vec<IpAddr> = Vec::new();
@@ -53,8 +53,8 @@ fn in_order(v4: &str, v6: &str) -> Vec<IpAddr> {
     all
 }
 
-/// Metric and gateway of `Iface Destination Gateway Flags RefCnt Use Metric Mask ...`, the
-/// addresses in the machine's byte order.
+/// Metric and gateway of `Iface Destination Gateway Flags RefCnt Use Metric Mask ...`, with addresses in the
+/// machine's byte order.
 fn of_v4(line: &str) -> Option<(u32, IpAddr)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().take(8).collect();
     let &[_, destination, gateway, flags, _, _, metric, mask] = fields.as_slice() else { return None };
@@ -89,7 +89,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// As the kernel prints an address.
+    /// An address in the format of the kernel.
     fn hex(text: &str) -> String {
         format!("{:08X}", u32::from_ne_bytes(text.parse::<Ipv4Addr>().unwrap().octets()))
     }
@@ -108,7 +108,7 @@ mod tests {
             route(none, "192.168.2.1", "0003", 100, none),
             route(none, "192.168.2.9", "0003", 100, none),
             route(none, "192.168.1.1", "0003", 700, none),
-            // Half of the internet, a network without a gateway, a route that is down or refuses.
+            // Half of the internet, a network without a gateway, a route that is down or rejects packets.
             route(none, "10.8.0.1", "0003", 0, "128.0.0.0"),
             route("192.168.1.0", none, "0001", 0, "255.255.255.0"),
             route(none, none, "0003", 0, none),

@@ -1,7 +1,7 @@
-//! What tallow's runtimes have in common: calls of the system that never wait. An adapter adds readiness, timers and
+//! The common part of tallow's runtimes: system calls that never block. An adapter adds readiness, timers and
 //! threads.
 //!
-//! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
+//! Applications use `tallow-tokio` or `tallow-smol`; this crate is for writing an adapter for another runtime.
 
 pub mod api;
 pub mod bridge;
@@ -11,6 +11,7 @@ mod front;
 pub mod gateways;
 pub mod network_monitor;
 pub mod resolver;
+pub mod share;
 pub mod tcp;
 pub mod udp;
 
@@ -21,15 +22,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use front::{directory, files};
 pub use front::{receiving, sending};
 use if_addrs::IfAddr;
-use tallow_proto::link::trust::Identity;
+use tallow_proto::link::Identity;
 use tallow_proto::net::Interface;
 use tallow_proto::peer::{Common, DirectPath, Machine};
 use tallow_proto::seed::Seed;
 
-/// Randomness for one node.
+/// Random bytes for one node.
 ///
 /// # Panics
-/// The system gives none. Nothing that this program is for is possible then.
+/// The system provides no randomness. The program can't do anything useful then.
 #[must_use]
 pub fn seed() -> Seed {
     let mut bytes = [0; 32];
@@ -39,14 +40,14 @@ pub fn seed() -> Seed {
     Seed::new(bytes)
 }
 
-/// How a direct path is looked for from here, with a certificate made for this run. `None` when none can be made: then
-/// everything goes over the relay.
+/// The settings of the direct path on this machine, with a certificate that is created for this run. `None` if no
+/// certificate can be created: then everything uses the relay.
 #[must_use]
 pub fn direct_path() -> Option<DirectPath> {
     identity().map(DirectPath::new)
 }
 
-/// A certificate that was made for this run. `None`: none can be made here.
+/// A certificate that is created for this run. `None` if it can't be created.
 #[must_use]
 pub fn identity() -> Option<Identity> {
     let made = rcgen::generate_simple_self_signed(["tallow".to_owned()])
@@ -56,7 +57,7 @@ pub fn identity() -> Option<Identity> {
     Some(Identity { cert_chain: vec![made.cert.der().to_vec()], key })
 }
 
-/// What a peer has to know of this machine, as it is now.
+/// The current properties of this machine that a peer needs.
 #[must_use]
 pub fn machine() -> Machine {
     Machine {
@@ -67,8 +68,8 @@ pub fn machine() -> Machine {
     }
 }
 
-/// [`machine`] with no relays and nothing asked for. A direct path is looked for; set [`Common::direct`] to `None`
-/// where no address is to be revealed.
+/// [`machine`] without relays and with default settings. It searches for a direct path; set [`Common::direct`] to
+/// `None` if no address may be revealed.
 #[must_use]
 pub fn this_machine() -> Common {
     let mut common = Common::new(machine());
@@ -92,14 +93,15 @@ fn has_aes() -> bool {
     }
 }
 
-/// The addresses of this machine's interfaces that are up, loopback included. Empty when the system does not tell.
+/// The addresses of this machine's interfaces that are up, loopback included. Empty if the system does not report
+/// them.
 #[must_use]
 pub fn addresses() -> Vec<IpAddr> {
     interfaces().unwrap_or_default().into_iter().map(|interface| interface.addr).collect()
 }
 
-/// The same with their networks, in an order of their own, without link-local ones; `None` when the system does not
-/// tell.
+/// The addresses with their networks, in a fixed order, without link-local ones; `None` if the system does not report
+/// them.
 #[must_use]
 pub fn interfaces() -> Option<Vec<Interface>> {
     let found = if_addrs::get_if_addrs().inspect_err(|error| tracing::debug!(%error, "no list of interfaces")).ok()?;
@@ -117,7 +119,7 @@ pub fn interfaces() -> Option<Vec<Interface>> {
     Some(interfaces)
 }
 
-/// Asks the system's name service, and blocks until it has answered. Empty when it knows nothing.
+/// Asks the system's resolver, and blocks until it has answered. Empty if the name is unknown.
 #[must_use]
 pub fn lookup(host: &str, port: u16) -> Vec<SocketAddr> {
     (host, port).to_socket_addrs().map_or_else(|_| Vec::new(), Iterator::collect)
@@ -132,7 +134,7 @@ mod tests {
         assert_ne!(seed().bytes(), seed().bytes());
     }
 
-    /// What the kernel's own tool tells, of both families, of interfaces that are up.
+    /// What the `ip` tool reports for both families and for interfaces that are up.
     #[cfg(target_os = "linux")]
     fn expected_by_ip() -> Option<Vec<Interface>> {
         let output = std::process::Command::new("ip").args(["-j", "addr"]).output().ok()?;
@@ -145,11 +147,11 @@ mod tests {
                 continue;
             }
             for addr in link["addr_info"].as_array().expect("addresses") {
-                // An IPv4 address can have a name of its own ("eth0:1").
+                // An IPv4 address can have a label of its own ("eth0:1").
                 let name = addr["label"].as_str().or_else(|| link["ifname"].as_str()).expect("a name").to_owned();
                 let prefix = addr["prefixlen"].as_u64().and_then(|bits| bits.try_into().ok()).expect("a prefix");
                 let addr = addr["local"].as_str().expect("an address").parse().expect("an address");
-                // Without a scope they lead nowhere, and nobody asked for them: they are not listed.
+                // Link-local addresses can't be used without a scope, and are not needed: they are not listed.
                 let link_local = match addr {
                     IpAddr::V4(ip) => ip.is_link_local(),
                     IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -169,7 +171,7 @@ mod tests {
         loop {
             let Some(before) = expected_by_ip() else { return eprintln!("skipped: there is no `ip` here") };
             let ours = interfaces().expect("interfaces");
-            // Others may change them meanwhile.
+            // Another program may change them meanwhile.
             if expected_by_ip().as_ref() == Some(&before) {
                 assert_eq!(ours, before);
                 return;

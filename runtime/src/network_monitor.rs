@@ -1,7 +1,8 @@
-//! What happens to the machine: its addresses and gateways change, it was asleep.
+//! Detects changes of the machine: its addresses or gateways change, or it was suspended.
 //!
-//! All are looked for and not waited for, which is the same on all systems and costs a few microseconds. The clocks are
-//! compared at each [`NetworkMonitor::check`]; addresses and gateways every [`EVERY`], and at once after a sleep.
+//! It polls instead of subscribing, which works the same way on all systems and costs a few microseconds. It compares
+//! the clocks at each [`NetworkMonitor::check`], and addresses and gateways every [`EVERY`] and immediately after a
+//! suspension.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use std::time::{Duration, Instant};
 use tallow_proto::net::Interface;
 use tallow_proto::node::Input;
 
-/// How often addresses and gateways are looked at, and the clocks at least.
+/// How often addresses and gateways are read; the clocks are read at least this often.
 pub const EVERY: Duration = Duration::from_secs(3);
-/// No machine sleeps for less.
+/// No suspension is shorter than this.
 const NAP: Duration = Duration::from_millis(500);
 
-/// See the module's text.
+/// Detects changes of addresses and gateways, and suspensions.
 #[derive(Debug)]
 pub struct NetworkMonitor {
     interfaces: Option<Vec<Interface>>,
@@ -24,13 +25,13 @@ pub struct NetworkMonitor {
 }
 
 impl NetworkMonitor {
-    /// Everything is news.
+    /// Creates it with nothing known, so that the first check reports everything.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { interfaces: None, gateways: None, look_at: now, asleep: Asleep::default() }
     }
 
-    /// The next news, if there is any. Cheap unless [`NetworkMonitor::next`] has come.
+    /// The next change, if there is one. Cheap unless [`NetworkMonitor::next`] has come.
     #[must_use]
     pub fn check(&mut self, now: Instant) -> Option<Input> {
         if let Some(slept) = clocks().and_then(|(before, boot, after)| self.asleep.compare(before, boot, after)) {
@@ -40,8 +41,8 @@ impl NetworkMonitor {
         if now < self.look_at {
             return None;
         }
-        // Gateways come first: who hears of both is to know where the addresses lead. The
-        // other news are at the next call.
+        // Gateways are reported first: when the node gets the addresses, it then knows where they lead. The other
+        // changes are reported by the next call.
         if let Some(gateways) = changed(&mut self.gateways, crate::gateways::gateways()) {
             return Some(Input::Gateways(gateways));
         }
@@ -49,14 +50,14 @@ impl NetworkMonitor {
         changed(&mut self.interfaces, crate::interfaces()).map(Input::Interfaces)
     }
 
-    /// When to check again at the latest.
+    /// The latest time for the next check.
     #[must_use]
     pub const fn next(&self) -> Instant {
         self.look_at
     }
 }
 
-/// What is told, when it is not what was known.
+/// The new value, if it differs from the known one.
 fn changed<T: Clone + PartialEq>(known: &mut Option<T>, told: Option<T>) -> Option<T> {
     if told.is_none() || *known == told {
         return None;
@@ -65,16 +66,16 @@ fn changed<T: Clone + PartialEq>(known: &mut Option<T>, told: Option<T>) -> Opti
     told
 }
 
-/// The two clocks: one goes on while the machine sleeps, the other stands still.
+/// Two clocks: one advances while the machine is suspended, the other one does not.
 #[derive(Debug, Default)]
 struct Asleep {
-    /// What the one is ahead of the other, at most.
+    /// The largest difference between the two clocks so far.
     ahead: Option<Duration>,
 }
 
 impl Asleep {
-    /// `boot` was read between the two readings of the other clock: this thread may have been held up in between, for
-    /// any time, and that is no sleep.
+    /// `boot` was read between the two readings of the other clock. This thread may have been delayed between the
+    /// readings for any time, and such a delay is not a suspension.
     fn compare(&mut self, before: Duration, boot: Duration, after: Duration) -> Option<Duration> {
         let (least, most) = (boot.saturating_sub(after), boot.saturating_sub(before));
         let known = self.ahead.unwrap_or(most);
@@ -114,7 +115,7 @@ mod tests {
         let mut asleep = Asleep::default();
         assert_eq!(asleep.compare(s(10), s(110), s(10)), None);
         assert_eq!(asleep.compare(s(20), s(120), s(20)), None);
-        // Held up before the second reading, and before the third.
+        // Delays before the second reading, and before the third.
         assert_eq!(asleep.compare(s(30), s(190), s(90)), None);
         assert_eq!(asleep.compare(s(100), s(200), s(160)), None);
         assert_eq!(asleep.compare(s(170), s(330), s(170)), Some(s(60)));
@@ -122,7 +123,7 @@ mod tests {
         assert_eq!(asleep.compare(s(172), s(332) + NAP, s(172)), Some(NAP));
     }
 
-    /// What is told at once.
+    /// All changes that one check reports.
     fn all(news: &mut NetworkMonitor, now: Instant) -> Vec<Input> {
         std::iter::from_fn(|| news.check(now)).collect()
     }

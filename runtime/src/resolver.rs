@@ -1,7 +1,8 @@
-//! The system's name service for adapters: it blocks, so each query runs on a thread of the runtime's choice.
+//! The system's resolver for adapters. It blocks, so each query runs on a thread that the runtime chooses.
 //!
-//! [`Resolver::query`] makes the work for that thread; [`Resolver::poll`] returns the answers. No timers: the system
-//! has its own limits, and the node goes on without an answer. Bound: as many answers wait as there are queries.
+//! [`Resolver::query`] creates the work for that thread; [`Resolver::poll`] returns the answers. No timers: the
+//! system has its own limits, and the node continues without an answer. Bound: at most one answer waits for each
+//! query.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,7 +22,8 @@ struct Answers {
 }
 
 impl Resolver {
-    /// The work for one query, to be run on a thread that may block. If it is dropped instead, the query has no answer.
+    /// The work for one query, for a thread that may block. If it is dropped instead, the query has no addresses as
+    /// its answer.
     pub fn query(&self, query: QueryId, host: &str, port: u16) -> impl FnOnce() + Send + use<> {
         let (shared, host) = (self.0.clone(), host.to_owned());
         move || {
@@ -37,14 +39,14 @@ impl Resolver {
         }
     }
 
-    /// The next answer; [`tallow_proto::drive::Io::poll_resolved`].
+    /// The next answer, for [`tallow_proto::drive::Io::poll_resolved`].
     pub fn poll(&mut self, cx: &Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)> {
         let mut answers = lock(&self.0);
         if let Some(answer) = answers.answers.pop_front() {
             return Poll::Ready(answer);
         }
         let stale = answers.waker.replace(cx.waker().clone());
-        // A waker may run foreign code when it is dropped.
+        // Dropping a waker may run foreign code.
         drop(answers);
         drop(stale);
         Poll::Pending

@@ -1,8 +1,7 @@
-//! TCP sockets as the driver wants them: how they are opened, connected and ended. An adapter
-//! registers them with its reactor.
+//! TCP sockets for the driver: how they are opened, connected and ended. An adapter registers them with its reactor.
 //!
-//! As with UDP, IPv4 addresses are IPv4 addresses: what a dual-stack listener reports as
-//! `::ffff:a.b.c.d` is handed on as `a.b.c.d`.
+//! As for UDP, IPv4 addresses stay IPv4 addresses: an address that a dual-stack listener reports as `::ffff:a.b.c.d`
+//! is converted to `a.b.c.d`.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,14 +15,15 @@ pub use crate::udp::canonical;
 /// Opens a non-blocking listener.
 ///
 /// # Errors
-/// What the system says: the address is taken, not one of this machine's, of a family that it does not have.
+/// The error of the system: the address is in use, does not belong to this machine, or is of a family that it lacks.
 pub fn listen(listen: &Listen) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM, Some(Protocol::TCP))?;
     if listen.addr.is_ipv6() {
-        // Where the system can't, the socket takes IPv6 only.
+        // If the system does not support it, the socket accepts IPv6 only.
         let _ = socket.set_only_v6(!(listen.dual_stack && listen.addr.ip().is_unspecified()));
     }
-    // A relay that starts again finds the port in TIME_WAIT. On Windows the option would share it with others.
+    // A relay that restarts finds the port in TIME_WAIT. On Windows the option would share the port with other
+    // programs.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -32,10 +32,11 @@ pub fn listen(listen: &Listen) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Starts to connect a non-blocking socket: it is writable once that is decided, and [`connected`] tells how.
+/// Starts to connect a non-blocking socket. It becomes writable when the attempt has ended; [`connected`] then
+/// returns the result.
 ///
 /// # Errors
-/// What the system says at once: no descriptor, no route, no such family.
+/// The immediate error of the system: no descriptor, no route, no such family.
 pub fn connect(dial: &Dial) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(dial.to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -57,10 +58,10 @@ fn is_under_way(error: &io::Error) -> bool {
     }
 }
 
-/// How connecting ended, once the socket is writable.
+/// The result of the attempt to connect, once the socket is writable.
 ///
 /// # Errors
-/// Why it is not connected.
+/// The reason why it is not connected.
 pub fn connected<'s, S>(socket: &'s S) -> io::Result<()>
 where
     SockRef<'s>: From<&'s S>,
@@ -68,7 +69,7 @@ where
     SockRef::from(socket).take_error()?.map_or(Ok(()), Err)
 }
 
-/// Asks for the options; what the system can't do is left out.
+/// Sets the options; options that the system does not support are skipped.
 pub fn set_options<'s, S>(socket: &'s S, options: &TcpOptions)
 where
     SockRef<'s>: From<&'s S>,
@@ -78,7 +79,7 @@ where
         socket.set_tcp_nodelay(options.no_delay),
         match options.keep_alive {
             Some(keep_alive) => {
-                // The system counts in whole seconds, and takes no zero.
+                // The system uses whole seconds and does not accept zero.
                 let second = Duration::from_secs(1);
                 let params = TcpKeepalive::new()
                     .with_time(keep_alive.idle.max(second))
@@ -96,7 +97,7 @@ where
     }
 }
 
-/// FIN. A connection that is gone already is not an error: reading tells.
+/// Sends FIN. It is not an error if the connection has failed already: reading reports that.
 pub fn finish<'s, S>(socket: &'s S)
 where
     SockRef<'s>: From<&'s S>,
@@ -104,7 +105,7 @@ where
     let _ = SockRef::from(socket).shutdown(Shutdown::Write);
 }
 
-/// Closing this socket will reset the connection and drop what waits.
+/// Makes closing this socket reset the connection and drop unsent bytes.
 pub fn reset_on_close<'s, S>(socket: &'s S)
 where
     SockRef<'s>: From<&'s S>,
@@ -112,10 +113,10 @@ where
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// The address that a listener has.
+/// The address to which a listener is bound.
 ///
 /// # Errors
-/// As the system says.
+/// The error of the system.
 pub fn local_addr<'s, S>(socket: &'s S) -> io::Result<SocketAddr>
 where
     SockRef<'s>: From<&'s S>,
@@ -180,7 +181,7 @@ mod tests {
 
         let alone = listen(&Listen { dual_stack: false, ..any("[::]:0") }).unwrap();
         let port = alone.local_addr().unwrap().port();
-        // The IPv4 side of the port is free.
+        // IPv4 still can use the port.
         assert!(TcpListener::bind(("127.0.0.1", port)).is_ok());
     }
 

@@ -1,8 +1,9 @@
-//! A UDP socket as the driver wants it: how it is bound, and how its calls are told to the
-//! system (quinn-udp: GSO, GRO, ECN).
+//! A UDP socket for the driver: how it is bound, and how its calls are passed to the system (quinn-udp: GSO, GRO,
+//! ECN).
 //!
-//! It decides that IPv4 addresses are IPv4 addresses: what a dual-stack socket reports as `::ffff:a.b.c.d` is handed on
-//! as `a.b.c.d`, and turned back when it is sent to. So a node compares addresses and never sees the mapping.
+//! It decides that IPv4 addresses stay IPv4 addresses: an address that a dual-stack socket reports as
+//! `::ffff:a.b.c.d` is converted to `a.b.c.d`, and converted back when a datagram is sent to it. So a node can
+//! compare addresses and never gets a mapped one.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,12 +15,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tallow_proto::drive::Received;
 use tallow_proto::net::{Bind, Ecn, Transmit};
 
-/// The buffers to ask for, in each direction, in bytes. The usual defaults lose thousands of packets per GiB.
+/// The size of the buffers to request in each direction, in bytes. With the usual defaults thousands of packets per
+/// GiB are lost.
 const BUFFER: usize = 4 << 20;
 /// Multicast DNS sends with this hop limit (RFC 6762 §11).
 const MULTICAST_TTL: u32 = 255;
 
-/// What quinn-udp knows about a socket; the socket itself belongs to the runtime.
+/// The state of quinn-udp for a socket; the socket itself belongs to the runtime.
 #[derive(Debug)]
 pub struct State {
     inner: UdpSocketState,
@@ -29,12 +31,12 @@ pub struct State {
 /// Opens a non-blocking socket.
 ///
 /// # Errors
-/// What the system says: the address is taken, not one of this machine's, of a family that it does not have; no
-/// interface can join the multicast group.
+/// The error of the system: the address is in use, does not belong to this machine, or is of a family that it lacks;
+/// no interface can join the multicast group.
 pub fn bind(bind: &Bind) -> io::Result<(std::net::UdpSocket, State)> {
     let socket = Socket::new(Domain::for_address(bind.addr), Type::DGRAM, Some(Protocol::UDP))?;
     if bind.addr.is_ipv6() {
-        // Where the system can't, the socket takes IPv6 only.
+        // If the system does not support it, the socket accepts IPv6 only.
         let _ = socket.set_only_v6(!(bind.dual_stack && bind.addr.ip().is_unspecified()));
     }
     if bind.share_port {
@@ -52,16 +54,16 @@ pub fn bind(bind: &Bind) -> io::Result<(std::net::UdpSocket, State)> {
 }
 
 impl State {
-    /// How many datagrams one call can send at the moment.
+    /// How many datagrams one call can send currently.
     #[must_use]
     pub fn max_segments(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.inner.max_gso_segments()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Receives into the buffers, from the first on.
+    /// Receives into the buffers, beginning with the first one.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there; anything else is an echo of something that was sent.
+    /// `WouldBlock` if no datagram is available; any other error is the consequence of an earlier send.
     pub fn recv<'s, S>(
         &self,
         socket: &'s S,
@@ -89,7 +91,7 @@ impl State {
     /// Sends one datagram, or a batch.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; anything else means that it is lost.
+    /// `WouldBlock` if there is no room; any other error means that the datagram is lost.
     pub fn send<'s, S>(&self, socket: &'s S, transmit: &Transmit, contents: &[u8]) -> io::Result<()>
     where
         UdpSockRef<'s>: From<&'s S>,
@@ -104,7 +106,7 @@ impl State {
         self.inner.try_send(socket.into(), &transmit)
     }
 
-    /// The address in the socket's own family.
+    /// The address in the socket's family.
     fn mapped(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(ip) if self.is_ipv6 => ip.to_ipv6_mapped().into(),
@@ -113,7 +115,7 @@ impl State {
     }
 }
 
-/// The address as a node knows it: IPv4 addresses are not mapped into IPv6.
+/// The address in the form that a node uses: IPv4 addresses are not mapped into IPv6.
 #[must_use]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
@@ -140,7 +142,7 @@ const fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
     }
 }
 
-/// Takes what the system gives, and says once when that is less than asked for.
+/// Enlarges the buffers as far as the system allows, and logs once if that is less than requested.
 fn enlarge_buffers(socket: &Socket) {
     static SAID: Once = Once::new();
     let _ = socket.set_recv_buffer_size(BUFFER);
@@ -154,7 +156,7 @@ fn enlarge_buffers(socket: &Socket) {
     }
 }
 
-/// Joins on every interface that lets it; those that come up later are not joined.
+/// Joins the group on every interface that allows it; interfaces that come up later are not included.
 fn join(socket: &Socket, group: IpAddr) -> io::Result<()> {
     let interfaces = if_addrs::get_if_addrs()?;
     let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
@@ -190,9 +192,10 @@ mod tests {
         dual_stack: true,
         share_port: false,
         group: None,
+        slot: None,
     };
 
-    /// Receives one datagram; fails when none comes.
+    /// Receives one datagram; fails if none arrives.
     fn receive(socket: &std::net::UdpSocket, state: &State) -> (Received, Vec<u8>) {
         let mut buf = vec![0; 65_536];
         let mut received = [Received::NONE];
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn both_families_can_bind_same_port() {
         let any = |ip: IpAddr, port| Bind { addr: SocketAddr::new(ip, port), dual_stack: false, ..ANY };
-        // Another program may have a port.
+        // Another program may use one of the ports.
         let both = || {
             let (v6, _) = bind(&any(std::net::Ipv6Addr::UNSPECIFIED.into(), 0))?;
             bind(&any(Ipv4Addr::UNSPECIFIED.into(), v6.local_addr()?.port())).map(|_| ())
@@ -268,6 +271,7 @@ mod tests {
             dual_stack: true,
             share_port: true,
             group: Some(group),
+            slot: None,
         };
         let Ok((first, first_state)) = bind(&any) else {
             println!("skipped: no interface takes multicast here");

@@ -14,7 +14,7 @@ use tallow_proto::transfer::storage::Fault;
 
 use crate::contained_dir::Dir;
 use crate::fault::fault;
-use crate::staging::{JOURNAL, PREFIX, Said, clear, read_journal};
+use crate::staging::{JOURNAL, JournalContents, PREFIX, clear, read_journal};
 
 /// The maximum number of unfinished transfers that are read in one directory.
 pub const MOST: usize = 10_000;
@@ -136,7 +136,7 @@ fn take(target: &Dir, name: &str) -> io::Result<Option<(Dir, bool)>> {
 }
 
 fn about(own: &Dir) -> io::Result<Option<About>> {
-    let Some(Said { header, stored, .. }) = read_journal(own)? else { return Ok(None) };
+    let Some(JournalContents { header, stored, .. }) = read_journal(own)? else { return Ok(None) };
     let bytes = (stored.len() as u64).saturating_mul(header.chunk_size.into()).min(header.bytes);
     Ok(Some(About { name: header.label.into(), entries: header.entries, bytes: header.bytes, stored: bytes }))
 }

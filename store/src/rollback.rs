@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use rustix::fs::Stat;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::local_names::LocalNames;
+use tallow_proto::transfer::{Entry, EntryKind, Manifest, Mtime};
 
 use crate::contained_dir::{Dir, is_dir, is_file, is_link};
-use crate::destination::Policy;
 use crate::finalize::move_to;
-use crate::sink::{local, split};
+use crate::sink::split;
 use crate::staging::{ANY_MODE, Left};
 
 /// The record of a move.
@@ -74,7 +74,7 @@ impl Move {
 }
 
 /// Takes back the recorded moves.
-pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy) -> io::Result<()> {
+pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, names: &LocalNames) -> io::Result<()> {
     let noted = left.moves()?;
     // By path. The last record of a path counts, and a torn record is ignored.
     let (mut moved, mut absent) = (BTreeMap::new(), HashSet::new());
@@ -96,7 +96,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
     if moved.is_empty() {
         return left.forget_moves();
     }
-    if !is_unchanged(target, manifest, policy, (&moved, &absent)) {
+    if !is_unchanged(target, manifest, names, (&moved, &absent)) {
         tracing::info!("entries in their final place were modified since then, and stay");
         return Ok(());
     }
@@ -129,13 +129,13 @@ fn staged(tree: &Dir, path: &str) -> io::Result<Dir> {
 fn is_unchanged(
     target: &Dir,
     manifest: &Manifest,
-    policy: Policy,
+    names: &LocalNames,
     (moved, absent): (&BTreeMap<String, (String, (u64, u64))>, &HashSet<String>),
 ) -> bool {
     // A directory without an entry of its own has no recorded time, so a change of it can't be detected.
     let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (_, entry) in manifest.entries() {
-        let path = local(policy, &entry.path);
+        let path = names.local(&entry.path);
         let Some((top, here)) = covering(moved, &path).filter(|_| !absent.contains(&*path)) else { continue };
         let there = format!("{here}{}", &path[top.len()..]);
         if !find(target, &there).is_some_and(|(_, _, stat)| is_as_made(&stat, &entry)) {
@@ -186,7 +186,7 @@ fn find<'a>(target: &Dir, path: &'a str) -> Option<(Dir, &'a str, Stat)> {
 }
 
 fn identity(stat: &Stat) -> (u64, u64) {
-    // As above.
+    // The types differ between platforms.
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
     (stat.st_dev as u64, stat.st_ino as u64)
 }

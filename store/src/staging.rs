@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, Mode, fchmod, fdatasync, flock, fstat, fsync, f
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
+use crate::abilities::{Abilities, if_able};
 use crate::contained_dir::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
 use crate::holes;
 use crate::rollback::Move;
@@ -80,7 +81,7 @@ pub struct Left {
     dir: Dir,
     /// The staged tree.
     pub tree: Dir,
-    said: Said,
+    journal: JournalContents,
 }
 
 impl Staging {
@@ -92,9 +93,9 @@ impl Staging {
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
             match read_journal(&dir) {
-                Ok(Some(said)) if said.header.digest == header.digest && !said.stored.is_empty() => {
+                Ok(Some(journal)) if journal.header.digest == header.digest && !journal.stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
-                    return Ok(Some(Left { name, dir, tree, said }));
+                    return Ok(Some(Left { name, dir, tree, journal }));
                 }
                 // `make` empties it and uses it again.
                 Ok(_) => {}
@@ -104,7 +105,7 @@ impl Staging {
         Ok(None)
     }
 
-    /// Creates a staging directory in `target`.
+    /// Creates a staging directory in `target`; if that fails, nothing of it stays.
     pub fn make(target: &Dir, header: &Header) -> io::Result<Self> {
         for name in names(header) {
             let Some((dir, is_locked)) = claim(target, &name, true)? else { continue };
@@ -134,7 +135,7 @@ impl Staging {
 
     /// Resumes the attempt of an earlier staging directory.
     pub fn resume(left: Left) -> io::Result<(Self, Vec<Stored>)> {
-        let Left { name, dir, tree, said: Said { len: header, writer, stored, .. } } = left;
+        let Left { name, dir, tree, journal: JournalContents { len: header, writer, stored, .. } } = left;
         // Cuts off a torn record before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
         // The tree may have been created with another umask.
@@ -150,6 +151,22 @@ impl Staging {
         let journal = Mutex::new(Journal { header, writer, synced: header, is_empty: false });
         let tree = Arc::new(tree);
         Ok((Self { name, dir, is_locked: true, tree, allowed, is_resumed: true, journal }, stored))
+    }
+
+    /// What the file system holds.
+    pub fn probe(&self) -> io::Result<Abilities> {
+        Abilities::probe(&self.dir)
+    }
+
+    /// Replaces the header of the journal, in which no chunk is recorded yet.
+    pub fn describe(&self, header: &Header) -> io::Result<()> {
+        let header = header.encode();
+        let file = self.dir.reopen_file(JOURNAL)?;
+        ftruncate(&file, 0)?;
+        write_all(&file, 0, &header)?;
+        let end = header.len() as u64;
+        *lock(&self.journal) = Journal { header: end, writer: Writer::new(&header, end), synced: end, is_empty: true };
+        Ok(())
     }
 
     /// Appends chunks to the journal.
@@ -196,7 +213,7 @@ impl Staging {
         fdatasync(self.dir.reopen_file(JOURNAL)?)?;
         if is_first {
             for dir in [&*self.tree, &self.dir, target] {
-                fsync(dir)?;
+                sync_dir(dir)?;
             }
         }
         lock(&self.journal).synced = end;
@@ -255,7 +272,12 @@ impl Staging {
 impl Left {
     /// Whether its chunks are those of this transfer.
     pub fn is_of(&self, header: &Header) -> bool {
-        self.said.header == *header
+        self.journal.header == *header
+    }
+
+    /// What the file system holds.
+    pub fn probe(&self) -> io::Result<Abilities> {
+        Abilities::probe(&self.dir)
     }
 
     /// The recorded moves.
@@ -314,7 +336,7 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
 
 /// The contents of a journal.
 #[derive(Debug)]
-pub struct Said {
+pub struct JournalContents {
     /// The description of the transfer.
     pub header: Header,
     /// The length of its header.
@@ -326,7 +348,7 @@ pub struct Said {
 }
 
 /// The journal in a staging directory, if it can be read.
-pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
+pub fn read_journal(dir: &Dir) -> io::Result<Option<JournalContents>> {
     let file = match dir.open_file(JOURNAL) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -353,7 +375,7 @@ pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
         piece = 0..read;
     }
     let (stored, end) = reader.finish();
-    Ok(Some(Said { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
+    Ok(Some(JournalContents { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
 }
 
 /// Reads up to the end of the file or of the buffer; returns the number of bytes.
@@ -371,6 +393,11 @@ pub fn read_at(file: impl std::os::fd::AsFd, mut at: u64, into: &mut [u8]) -> io
         }
     }
     Ok(filled)
+}
+
+/// Syncs a directory, where the file system can do that.
+pub fn sync_dir(dir: &Dir) -> io::Result<()> {
+    if_able(fsync(dir).map_err(io::Error::from))
 }
 
 /// Opens and locks the directory of this name; the flag says whether the lock is real. `None`: the name is in use. With
@@ -397,7 +424,7 @@ fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>
         return Ok(None);
     }
     if !made {
-        fchmod(&dir, PRIVATE_DIR)?;
+        if_able(fchmod(&dir, PRIVATE_DIR).map_err(io::Error::from))?;
     }
     Ok(Some((dir, true)))
 }
@@ -428,7 +455,7 @@ fn clear_dir(root: &Dir, name: &CStr, number: &mut u64) -> io::Result<()> {
             root.child(name)?
         }
     };
-    fchmod(&dir, PRIVATE_DIR)?;
+    if_able(fchmod(&dir, PRIVATE_DIR).map_err(io::Error::from))?;
     loop {
         let names = dir.names(BATCH)?;
         if names.is_empty() {

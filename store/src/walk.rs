@@ -1,34 +1,34 @@
 //! Walks over the files to send: decides which files, directories and links become entries, their order, and what is
 //! left out.
 //!
-//! Entries are regular files, directories, and symbolic links that are relative and whose target is sent, too. Files
-//! that block or have no end (FIFOs, sockets, devices, files whose contents the kernel generates) are left out and
-//! reported, and so are files and directories that can't be read, unless the scan is strict. Names that can't be sent are an error, because an incomplete tree is worse than none. Order: the paths as
-//! given, each directory before its entries, entries by the bytes of their names.
+//! Entries are regular files, directories, and symbolic links whose target is sent, too; of others only if the user
+//! wants to keep them. Files that block or have no end (FIFOs, sockets, devices, files whose contents the kernel
+//! generates) are left out and reported, and so are files and directories that can't be read, unless the scan is strict.
+//! Names that can't be sent are an error, because an incomplete tree is worse
+//! than none; all of them are found before it is reported. Order: the paths as given, each directory before its
+//! entries, entries by the bytes of their names.
 //!
-//! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
+//! Bounds: those of [`Reported`]; memory follows the largest directory and the depth, not the tree.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
 use ignore::gitignore::Gitignore;
 use ignore::{Walk, WalkBuilder};
 use rustix::fs::{Mode, OFlags};
 use tallow_proto::transfer::extents::Extents;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
+use tallow_proto::transfer::local_names::Reported;
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
-use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::storage::Fault;
+use tallow_proto::transfer::{Entry, EntryKind, Mtime};
 
 use crate::fault::{fault, kind, shown};
 use crate::holes;
-use crate::source::{SkipReason, Skipped, SourceOptions};
-
-/// The maximum number of left-out paths in the report.
-pub const MOST_REPORTED: usize = 1000;
+use crate::source::{Links, NameProblem, RefusedName, SkipReason, Skipped, SourceOptions};
 
 /// One of the given paths.
 #[derive(Debug)]
@@ -44,18 +44,29 @@ pub struct Root {
 pub struct Survey {
     pub excludes: Gitignore,
     pub git: bool,
-    pub follow_links: bool,
+    pub links: Links,
     strict: bool,
     /// The top-level names of the manifest.
     pub tops: HashMap<Box<str>, PathBuf>,
-    left_out: Mutex<LeftOut>,
-    unreadable: Mutex<LeftOut>,
+    found: Mutex<Findings>,
     /// The devices that were checked, and whether the kernel generates their files.
     devices: Mutex<Vec<(u64, bool)>>,
 }
 
-/// Paths that were left out: the first ones, and their total number.
-type LeftOut = (Vec<Skipped>, u64);
+/// What the user has to be told about the tree.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Entries that were left out, except for unreadable ones.
+    pub left_out: Reported<Skipped>,
+    /// Files and directories that were left out because they can't be read.
+    pub unreadable: Reported<Skipped>,
+    /// Names that can't be sent.
+    pub refused: Reported<RefusedName>,
+    /// The symbolic links that are sent.
+    pub links: Reported<PathBuf>,
+    /// Those among them that lead, or may lead, out of what is sent.
+    pub links_outside: Reported<PathBuf>,
+}
 
 /// An entry, and the identity of its file.
 pub struct Found {
@@ -69,11 +80,10 @@ impl Survey {
         Self {
             excludes,
             git: options.git,
-            follow_links: options.follow_links,
+            links: options.links,
             strict: options.strict,
             tops: HashMap::new(),
-            left_out: Mutex::default(),
-            unreadable: Mutex::default(),
+            found: Mutex::default(),
             devices: Mutex::default(),
         }
     }
@@ -94,23 +104,23 @@ impl Survey {
         made
     }
 
-    /// The paths that were left out, and their total number; without those that can't be read.
-    pub fn left_out(&self) -> LeftOut {
-        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The paths that can't be read, and their total number.
-    pub fn unreadable(&self) -> LeftOut {
-        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was found so far.
+    pub fn found(&self) -> MutexGuard<'_, Findings> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave_out(&self, path: &Path, why: SkipReason) {
         tracing::debug!(path = shown(path), %why, "left out");
-        let list = if why.is_failure() { &self.unreadable } else { &self.left_out };
-        let mut left_out = list.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.1 += 1;
-        if left_out.0.len() < MOST_REPORTED {
-            left_out.0.push(Skipped { path: path.to_owned(), why });
+        let mut found = self.found();
+        let list = if why.is_failure() { &mut found.unreadable } else { &mut found.left_out };
+        list.push(path.as_os_str().len(), || Skipped { path: path.to_owned(), why });
+    }
+
+    /// The error for the names that can't be sent; it names the first.
+    fn check_names(&self) -> Result<(), Fault> {
+        match self.found().refused.list().first() {
+            Some(RefusedName { path, why }) => Err(Fault::at((*why).into(), path.to_string_lossy())),
+            None => Ok(()),
         }
     }
 }
@@ -132,7 +142,10 @@ impl Walker {
     pub fn next(&mut self) -> Result<Option<Found>, Fault> {
         loop {
             let Some((root, walk)) = &mut self.current else {
-                let Some(root) = self.roots.next().map(Arc::new) else { return Ok(None) };
+                let Some(root) = self.roots.next().map(Arc::new) else {
+                    self.survey.check_names()?;
+                    return Ok(None);
+                };
                 let walk = self.walk(&root);
                 self.current = Some((root, walk));
                 continue;
@@ -173,7 +186,7 @@ impl Walker {
             .git_exclude(survey.git)
             .parents(in_repository)
             .require_git(in_repository)
-            .follow_links(survey.follow_links)
+            .follow_links(survey.links == Links::Follow)
             .sort_by_file_name(std::ffi::OsStr::cmp)
             .filter_entry(move |entry| survey.wants(&of, entry))
             .build()
@@ -190,8 +203,7 @@ impl Walker {
                 return Ok(None);
             }
         };
-        let name = manifest_path(root, path).ok_or_else(|| Fault::at(FaultKind::NotUtf8, at()))?;
-        let name = RelPath::parse(&name).map_err(|why| Fault::at(Refusal::Name(why).into(), at()))?;
+        let name = entry_name(root, path).map_err(|why| Fault::at(why.into(), at()))?;
         let kind = if metadata.is_dir() {
             EntryKind::Dir
         } else if metadata.is_file() {
@@ -234,37 +246,41 @@ impl Walker {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let flags = if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW };
+        let flags = if self.survey.links == Links::Follow { flags } else { flags | OFlags::NOFOLLOW };
         // What can't be opened is reported when it is read.
         let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
         holes::extents(file, metadata.size())
     }
 
-    /// What a link points to, if that is sent too.
+    /// The target of a link, if it is sent too, or if the user wants to keep all links.
     fn link(&self, name: &RelPath, path: &Path) -> Result<LinkTarget, SkipReason> {
         let target = fs::read_link(path).map_err(|_| SkipReason::Vanished)?;
         let text = target.to_str().ok_or(SkipReason::LinkName)?;
-        if target.is_absolute() {
+        let target = LinkTarget::parse(text).map_err(|_| SkipReason::LinkName)?;
+        let is_inside = target.stays_inside(name).is_ok();
+        if self.survey.links != Links::Keep && !(is_inside && self.is_sent(name, text)) {
             return Err(SkipReason::LinkOutside);
         }
-        let parsed = LinkTarget::parse(text, name).map_err(|why| match why {
-            tallow_proto::transfer::path::LinkError::Escapes => SkipReason::LinkOutside,
-            _ => SkipReason::LinkName,
-        })?;
-        let climbs = text.split('/').filter(|component| *component == "..").count();
-        if climbs < name.levels() - 1 {
-            return Ok(parsed);
+        let (bytes, mut found) = (path.as_os_str().len(), self.survey.found());
+        found.links.push(bytes, || path.to_owned());
+        if !is_inside {
+            found.links_outside.push(bytes, || path.to_owned());
         }
-        // It leads to the level of the names that the person gave.
-        let first = text.split('/').find(|component| !matches!(*component, "" | "." | ".."));
-        if first.is_some_and(|first| self.survey.tops.contains_key(first)) {
-            Ok(parsed)
-        } else {
-            Err(SkipReason::LinkOutside)
-        }
+        Ok(target)
     }
 
-    /// An error of the walk: the entry is left out. What is only missing is no failure.
+    /// Whether the target of a link that stays inside is below the given paths.
+    fn is_sent(&self, name: &RelPath, target: &str) -> bool {
+        let climbs = target.split('/').filter(|component| *component == "..").count();
+        if climbs < name.levels() - 1 {
+            return true;
+        }
+        // It leads to a top-level name.
+        let first = target.split('/').find(|component| !matches!(*component, "" | "." | ".."));
+        first.is_some_and(|first| self.survey.tops.contains_key(first))
+    }
+
+    /// An error of the walk: the entry is left out. A missing file is no failure.
     fn judge_error(&self, error: ignore::Error) -> Result<(), Fault> {
         let (path, error) = open_up(error);
         match error {
@@ -312,12 +328,24 @@ impl Survey {
                 return false;
             }
         }
+        if let Err(why) = entry_name(root, entry.path()) {
+            tracing::debug!(path = shown(entry.path()), %why, "a name that can't be sent");
+            let path = || entry.path().to_owned();
+            self.found().refused.push(entry.path().as_os_str().len(), || RefusedName { path: path(), why });
+            return false;
+        }
         if is_dir && entry.metadata().is_ok_and(|metadata| self.is_kernel_made(metadata.dev(), entry.path())) {
             self.leave_out(entry.path(), SkipReason::KernelMade);
             return false;
         }
         true
     }
+}
+
+/// The name of an entry in the manifest.
+fn entry_name(root: &Root, path: &Path) -> Result<RelPath, NameProblem> {
+    let name = manifest_path(root, path).ok_or(NameProblem::NotUtf8)?;
+    RelPath::parse(&name).map_err(NameProblem::Rule)
 }
 
 /// The path of an entry in the manifest; `None`: it is not UTF-8.

@@ -1,5 +1,5 @@
-//! Disks that are full, read-only or gone, on real small file systems: they need a system that lets us mount one
-//! (root), and are skipped loudly elsewhere.
+//! Disks that are full, read-only or removed, on small real file systems: the tests need a system that allows
+//! mounting (root), and are otherwise skipped with a message.
 
 mod common;
 
@@ -13,11 +13,11 @@ use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 use tallow_store::{Destination, OnExists, Policy, Receiving};
 
-/// One test at a time: between `fork` and `exec` a child that mounts something holds every lock of the other tests'
-/// staging too.
+/// One test at a time: between `fork` and `exec`, a child process that mounts something also holds the locks of the
+/// other tests' staging directories.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A file system of so many bytes, in memory.
+/// A file system of this size, in memory.
 struct Disk {
     at: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
@@ -44,7 +44,7 @@ impl Disk {
         assert!(Command::new("mount").args(["-o", &option]).arg(self.path()).status().unwrap().success());
     }
 
-    /// A neighbour takes all that is left.
+    /// Another program fills the remaining space.
     fn fill(&self) -> PathBuf {
         use std::io::Write;
         let path = self.path().join("neighbour");
@@ -124,7 +124,7 @@ fn f01_disk_full_during_transfer_keeps_stored_chunks() {
     assert!(fault.path.as_deref().unwrap().starts_with(disk.path().to_str().unwrap()));
     first.suspend();
     drop(first);
-    // Still no room: told at once, and nothing is lost by it.
+    // There still is no space: reported at once, and nothing is lost.
     let second = sink(disk.path(), OnExists::Refuse);
     assert!(matches!(second.begin(&manifest).unwrap_err().kind, FaultKind::Full { .. }));
     drop(second);
@@ -165,7 +165,7 @@ fn f01_journal_is_unchanged_when_disk_is_full() {
     first.begin(&manifest).unwrap();
     (0..5).for_each(|chunk| store(&first, &manifest, chunk).unwrap());
     let neighbour = disk.fill();
-    // More than what is left of its last page.
+    // More than the rest of its last page.
     let many: Vec<_> = (0..400).map(|number| Stored { chunk: number % 41, hash: [1; 32] }).collect();
     let fault = first.commit(&many).unwrap_err();
     assert!(fault.path.as_deref().unwrap().ends_with("/journal"), "{fault:?}");
@@ -212,7 +212,7 @@ fn read_only_or_removed_destination_is_reported() {
     assert_eq!(second.begin(&manifest).unwrap().len(), 5);
     let staging = disk.path().join(names(disk.path()).remove(0));
     std::fs::remove_dir_all(&staging).unwrap();
-    // A file that is open still takes bytes, and the journal is the first to notice.
+    // An open file still accepts bytes, and the journal is the first to fail.
     let fault = (5..41).find_map(|chunk| store(&second, &manifest, chunk).err()).expect("it is gone");
     assert_eq!(fault.kind, FaultKind::Io(std::io::ErrorKind::NotFound));
     assert!(fault.path.as_deref().unwrap().starts_with(disk.path().to_str().unwrap()), "{fault:?}");

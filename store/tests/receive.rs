@@ -1,4 +1,4 @@
-//! Where it goes: what is there already, full disks, and what is left behind.
+//! The destination: existing files, full disks, and what is left behind.
 
 mod common;
 
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
-    Place, byte, chmod, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink, told,
+    Place, chmod, contents, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink,
+    told,
 };
 use rustix::fs::{CWD, Mode};
 use tallow_proto::transfer::manifest::{EntryKind, Manifest, Mtime};
@@ -79,7 +80,7 @@ fn n12_destination_directory_keeps_its_mode() {
     assert_eq!(std::fs::metadata(place.to.join("d")).unwrap().mode() & 0o7777, 0o711, "nor a directory that was there");
 }
 
-/// A destination with a file, a directory with a file in it, and a link; and an offer of the same names and more.
+/// A destination with a file, a directory with a file in it, and a link; and an offer with the same names and more.
 fn meeting() -> (Place, Arc<Manifest>) {
     let place = Place::new();
     std::fs::create_dir_all(place.to.join("d/e")).unwrap();
@@ -99,10 +100,6 @@ fn meeting() -> (Place, Arc<Manifest>) {
         file("g.txt", 30),
     ];
     (place, manifest(&offer))
-}
-
-fn contents(index: u32, size: usize) -> Vec<u8> {
-    (0..size as u64).map(|at| byte(index, at)).collect()
 }
 
 #[test]
@@ -198,30 +195,6 @@ fn rename_finds_free_names_at_the_top() {
     assert_eq!(placed, expected.map(|(offered, here)| (offered.to_owned(), here.to_owned())));
     let after = inside(&place.to);
     assert!(before.iter().all(|(path, text)| after[path] == *text), "what was there is as it was");
-}
-
-#[test]
-fn n05_unportable_names_are_changed_and_reported() {
-    let offer =
-        manifest(&[dir("CON"), file("CON/x.", 3), file("a\u{200b}b", 4), link("to", "CON/x."), file("fine", 1)]);
-    let place = Place::new();
-    let sink = sink(&place.to, OnExists::Refuse);
-    receive(&sink, &offer).unwrap();
-    assert_eq!(names(&place.to), ["_CON", "ab", "fine", "to"]);
-    assert_eq!(names(&place.to.join("_CON")), ["x_"]);
-    assert_eq!(std::fs::read(place.to.join("to")).unwrap(), contents(1, 3), "the link leads to the changed name");
-    let (renamed, total) = sink.renamed();
-    let renamed: Vec<_> = renamed.into_iter().map(|renamed| (renamed.offered, renamed.here)).collect();
-    let expected = [("CON", "_CON"), ("CON/x.", "_CON/x_"), ("a\u{200b}b", "ab")];
-    assert_eq!((renamed, total), (expected.map(|(offered, here)| (offered.to_owned(), here.to_owned())).to_vec(), 3));
-    // What is in the way counts under the name that it gets.
-    assert_eq!(refused(&common::sink(&place.to, OnExists::Refuse), &manifest(&[file("CON", 1)]), &place.to).1, "_CON");
-    let place = Place::new();
-    let relaxed = Policy { allow_unportable: true, ..Policy::default() };
-    let sink = Destination::open(&place.to, relaxed).unwrap().sink();
-    receive(&sink, &offer).unwrap();
-    assert_eq!(names(&place.to), ["CON", "a\u{200b}b", "fine", "to"]);
-    assert_eq!(sink.renamed().1, 0);
 }
 
 #[test]
@@ -382,7 +355,7 @@ fn one_file_is_written_by_many_threads_in_any_order() {
     let offer = manifest(&[file("d/big", size as u64)]);
     let sink = sink(&place.to, OnExists::Refuse);
     sink.begin(&offer).unwrap();
-    let (entry, expected) = (offer.entry(0).unwrap(), contents(0, size));
+    let (entry, expected) = (offer.entry(0).unwrap(), contents(0, size as u64));
     let pieces: Vec<_> = expected.chunks(piece).enumerate().collect();
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -440,7 +413,7 @@ fn p04_an_offer_without_room_is_refused_before_any_write() {
     }
 }
 
-/// A small file system of its own; `None`: not root, or not allowed to mount.
+/// A small separate file system; `None`: not root, or not allowed to mount.
 struct Small(tempfile::TempDir);
 
 impl Small {

@@ -1,4 +1,4 @@
-//! What a transfer leaves on a disk when it ends unfinished, and the next one that goes on from there.
+//! What an unfinished transfer leaves on a disk, and the next one that resumes it.
 
 mod common;
 
@@ -82,7 +82,7 @@ fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
     let first = sink(root, OnExists::Refuse);
     assert_eq!(first.begin(&offer()).unwrap(), []);
     store(&first, &offer(), chunks);
-    // As with a process that is killed, the lock goes with the handle.
+    // As after a kill, the lock is released with the handle.
     drop(first);
 }
 
@@ -145,7 +145,7 @@ fn half_placed(root: &Path) {
     assert_eq!(names(root).len(), 2);
 }
 
-/// A modified entry in its final place is not taken back: it is treated like any existing entry.
+/// A modified entry in its final place is not moved back: it is treated like any existing entry.
 #[test]
 fn modified_final_file_is_not_rolled_back() {
     type Change = fn(&Path);
@@ -162,7 +162,7 @@ fn modified_final_file_is_not_rolled_back() {
         for (name, change) in changes {
             let root = quick_dir();
             half_placed(root.path());
-            // Which of the two came first is the file system's choice.
+            // The file system decides which of the two comes first.
             if !root.path().join(name).exists() {
                 continue;
             }
@@ -173,7 +173,7 @@ fn modified_final_file_is_not_rolled_back() {
             assert_eq!(next.begin(&offer()).unwrap_err().kind, FaultKind::Exists);
             drop(next);
             assert_eq!(inside(&root.path().join(name)), before);
-            // With another name for it, all of it comes.
+            // With another name, all of it is sent again.
             let next = sink(root.path(), OnExists::Rename);
             let stored = next.begin(&offer()).unwrap();
             let good = good(&next, &offer(), &stored);
@@ -187,7 +187,7 @@ fn modified_final_file_is_not_rolled_back() {
     assert!(tried != [0; 2]);
 }
 
-/// An entry that replaced another one is not taken back: then neither would exist.
+/// An entry that replaced another one is not moved back: then neither would exist.
 #[test]
 fn replacing_file_is_not_rolled_back() {
     let root = quick_dir();
@@ -285,7 +285,7 @@ fn f06_damaged_journal_is_used_up_to_damage() {
         left(root.path(), 0..8);
         std::fs::metadata(journal(root.path())).unwrap().len() as usize
     };
-    // One batch of one chunk each time.
+    // One batch with one chunk each time.
     let batch = 58;
     for cut in (0..=3 * batch).step_by(7) {
         let root = quick_dir();
@@ -300,7 +300,7 @@ fn f06_damaged_journal_is_used_up_to_damage() {
         flip(&journal(root.path()), at);
         assert_eq!(go_on(root.path()).0, (0..kept).collect::<Vec<_>>(), "at {at}");
     }
-    // Nothing but noise behind it, and none at all.
+    // Only noise after it, and none at all.
     let root = quick_dir();
     left(root.path(), 0..8);
     let mut bytes = std::fs::read(journal(root.path())).unwrap();
@@ -371,7 +371,7 @@ fn f02_after_a_failed_sync_only_synced_chunks_count() {
     first.suspend();
     drop(first);
     assert_eq!(go_on(root.path()).0, [0, 1, 2]);
-    // A try that goes on does not know what was synced before it.
+    // A resumed attempt does not know what was synced before it.
     let root = quick_dir();
     left(root.path(), 0..7);
     let next = sink(root.path(), OnExists::Refuse);
@@ -445,7 +445,7 @@ fn created_destination_is_kept_with_staging() {
     assert_eq!(go_on(&to).1, [0, 1, 2, 3]);
 }
 
-/// What was dropped because of what is there then comes when that is gone.
+/// Chunks dropped because of an existing entry are sent again after the entry was removed.
 #[test]
 fn a_resume_with_the_same_skipped_entries_goes_on() {
     let root = quick_dir();
@@ -568,7 +568,7 @@ fn unfinished_transfers_are_listed_and_removed_unless_in_use() {
     assert!(partial::clear_one(dir, &abandoned.id).unwrap());
     assert!(partial::clear_one(dir, "0123456789abcdef-3").unwrap());
     assert_eq!(names(dir).len(), before.len() - 2);
-    // The one in use goes on, undisturbed.
+    // The one that is in use continues unaffected.
     store(&live, &other, 3..other.chunks());
     finish(&live).unwrap();
     assert_eq!(partial::list(dir).unwrap(), []);

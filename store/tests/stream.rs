@@ -78,7 +78,7 @@ fn a_file_is_read_and_written_whole() {
     let mut into = vec![0; 1 << 20];
     assert_eq!(count(StreamIn::new(file, "a file").read(&mut into, NONE).unwrap()), 300_000);
     assert!(into[..300_000].iter().all(|byte| *byte == 7));
-    // Nothing fits there, and the cause is told as it is.
+    // The device has no space, and the cause is reported unchanged.
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let fault = StreamOut::new(full, "a device").write(b"x", SOON).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Io(std::io::ErrorKind::StorageFull));

@@ -1,7 +1,7 @@
-//! The machines without any network, disk or clock: what a frame, a record, a chunk, a handshake and a forwarded byte
-//! cost.
+//! The cost of a frame, a record, a chunk, a handshake and a forwarded byte in the state machines, without network,
+//! disk or clock.
 //!
-//! `cargo bench -p tallow-tests --bench machines`; under `cargo test` each runs once, so that none rots.
+//! `cargo bench -p tallow-tests --bench machines`; `cargo test` runs each once, so that all of them keep working.
 
 #[path = "../../fuzz/src/relay.rs"]
 #[allow(dead_code, reason = "what the fuzzers alone use")]
@@ -121,7 +121,7 @@ impl Sink for Nowhere {
     fn abandon(&self) {}
 }
 
-/// Two machines, and what goes between them; it stops when there is a job for whoever asked.
+/// Two machines and the messages between them; it stops when there is a job for the side that is measured.
 struct Transfer {
     sender: Sender,
     receiver: Receiver,
@@ -154,13 +154,13 @@ impl Transfer {
                 self.chunks.push_back(job);
             }
             if let Some(job) = self.jobs.pop_front() {
-                if job.work.name() == kind {
+                if job.name() == kind {
                     return Some(job);
                 }
                 self.sender.handle_job(now, run(job));
             }
             if let Some(job) = self.chunks.pop_front() {
-                if job.work.name() == kind {
+                if job.name() == kind {
                     return Some(job);
                 }
                 self.receiver.handle_job(now, run(job));
@@ -190,8 +190,8 @@ fn run(job: Job) -> tallow_proto::transfer::job::JobDone {
     job.run(&AtomicBool::new(false))
 }
 
-/// A chunk's job on its worker: read, hash, compress; or open, hash, write. One chunk is taken from a transfer of its
-/// own each time.
+/// A chunk's job on its worker: read, hash, compress; or open, hash, write. Each iteration uses one chunk of a new
+/// transfer.
 fn chunk_job(bencher: Bencher, kind: &str, contents: &[u8], compression: Compression) {
     let chunk = tallow_proto::transfer::chunk_size::chunk_size_for(contents.len() as u64) as usize;
     bencher

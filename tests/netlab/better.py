@@ -1,4 +1,4 @@
-"""A direct path that gives way to a better one: a cable between two that met through their NATs,
+"""A direct path that is replaced by a better one: a cable between two peers that are connected through their NATs,
 and networks that lose packets."""
 
 import time
@@ -30,7 +30,7 @@ class Plug:
 
 
 def moved_to(transfer, transport, since):
-    """Until both say that their bytes go that way; how long it took."""
+    """Waits until both report this path; returns how long it took."""
     def there(said):
         return said["path"] == "direct" and said["transport"] == transport
     return max(program.wait("path", since, there)[0] for program in (transfer.sender, transfer.receiver)) - since
@@ -55,7 +55,7 @@ def newcable(t, then):
 
 
 def rate(program, start, end):
-    """Megabytes a second between two times."""
+    """Megabytes per second between two times."""
     seen = [(at, said["bytes"]) for at, said in program.events if said["event"] == "progress" and start <= at <= end]
     if len(seen) < 2:
         return 0.0
@@ -64,7 +64,7 @@ def rate(program, start, end):
 
 @scenario("home", variants=({"size": 256},), long=({"size": 1024},), bound=240)
 def midway(t, size):
-    # The way to the relay is slow, the direct one is opened after a while.
+    # The path to the relay is slow, and the direct one is opened after a while.
     t.netlab("link", "relay", "--rate", "100mbit")
     other = t.netlab("addr", "--public", "bob").strip()
     t.inside("nat-a", "nft", "-f", "-", text="""
@@ -78,7 +78,7 @@ def midway(t, size):
     t.inside("nat-a", "nft", "delete", "table", "ip", "wall")
     opened = time.monotonic()
     upgraded = transfer.upgraded()
-    # What is under way on the slow line, 32 MiB at most, still comes over it.
+    # Data in flight on the slow line, 32 MiB at most, still arrives over it.
     line = transfer.judge(("direct",), drained=8)
     relayed, end = rate(transfer.receiver, began, opened), transfer.receiver.wait("done")[0]
     return "relay %.1f MB/s, then %.1f MB/s; on it %.1f s after it was open; %s" % (
@@ -86,7 +86,7 @@ def midway(t, size):
 
 
 def compared(transfer):
-    """How fast it was on each transport in turn."""
+    """The throughput on each transport in turn."""
     said = [(at, said["transport"]) for at, said in transfer.receiver.events
             if said["event"] == "path" and said["path"] == "direct"]
     ends = [at for at, _ in said[1:]] + [transfer.receiver.events[-1][0]]
@@ -96,7 +96,7 @@ def compared(transfer):
 @scenario("port-restricted/none --carol", bound=180)
 def lossylan(t):
     for host, own in (("alice", 10), ("carol", 11)):
-        # As most systems are.
+        # The default of most systems.
         t.inside(host, "ip", "route", "change", "192.168.1.0/24", "dev", "eth0", "proto", "kernel", "scope", "link",
                  "src", "192.168.1.%d" % own, "congctl", "cubic")
         t.netlab("link", host, "--rtt", "5ms", "--loss", "1%", "--rate", "300mbit")
@@ -110,7 +110,7 @@ def lossylan(t):
 
 @scenario("port-restricted/none --carol", bound=180)
 def slowlan(t):
-    # Nothing is lost, so both are as fast as the line, and plain TCP costs less.
+    # No packet is lost, so both are as fast as the line, and plain TCP costs less.
     for host in ("alice", "carol"):
         t.netlab("link", host, "--rtt", "1ms", "--rate", "80mbit")
     transfer = Meeting(t, hosts=("alice", "carol"), size=192, limit=None).start()

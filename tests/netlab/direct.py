@@ -1,4 +1,4 @@
-"""The direct path: which way the bytes take between two sites, and what becomes of it when that way is lost."""
+"""The direct path: the path of the bytes between two sites, and what happens when that path is lost."""
 import signal
 import threading
 import time
@@ -7,14 +7,14 @@ from lab import MIB, SAMPLE, Failed
 from scenarios import COUNTERS, PORT, Transfer, counted, cut, scenario
 
 MODES = ("none", "full-cone", "restricted", "port-restricted", "symmetric")
-# What the laboratory's own probe finds: these can't be punched through, the other 22 can.
+# The result of the laboratory's own probe: hole punching fails for these pairs and works for the other 22.
 RELAYED = {("symmetric", "symmetric"), ("symmetric", "port-restricted"), ("port-restricted", "symmetric")}
-# What a link needs to stay alive, and what was under way when the bytes left it.
+# The bytes that keep a link alive, and those in flight when the transfer moved away from it.
 IDLE = MIB // 2
 
 
 class Forwarded:
-    """The bytes that leave the relay's machine, sampled all the time."""
+    """The bytes that the relay's machine sends, sampled continuously."""
 
     def __init__(self, relay):
         self.path, self.samples, self.over = "/proc/%d/net/dev" % relay.process.pid, [], False
@@ -42,7 +42,7 @@ class Forwarded:
 
 
 class Meeting(Transfer):
-    """A transfer of two that may talk directly; a second relay tells them what their NATs do."""
+    """A transfer between two peers that may use a direct path; a second relay shows the behaviour of their NATs."""
 
     def __init__(self, t, size=16, limit="4M", **more):
         args = {way: list(more.pop(way, ())) for way in ("send", "receive")}
@@ -61,18 +61,18 @@ class Meeting(Transfer):
         return self
 
     def upgraded(self, since=0.0):
-        """Until both say that their bytes go directly."""
+        """Waits until both report the direct path."""
         return max(program.wait("p2p_upgrade", since)[0] for program in (self.sender, self.receiver))
 
     def under_way(self, share=0.05):
-        """On the direct path, with most of it still to come."""
+        """Waits until the direct path is used, while most bytes are still to be sent."""
         self.start()
         self.upgraded()
         self.until(share)
         return self
 
     def paths(self):
-        """How the bytes of both go, by what they said last."""
+        """The paths that both reported last."""
         said = [program.said("path") for program in (self.sender, self.receiver)]
         return tuple(paths[-1]["path"] if paths else "nothing" for paths in said)
 
@@ -93,7 +93,7 @@ class Meeting(Transfer):
         )
 
     def judge(self, wanted, drained=1):
-        """Ends it. The bytes must have taken a `wanted` path; `drained` seconds later the relay carries none."""
+        """Waits for the end. The bytes must have used a `wanted` path; `drained` s later the relay forwards none."""
         if "relay" not in wanted:
             self.upgraded()
         size = self.finish()
@@ -132,13 +132,13 @@ class Meeting(Transfer):
 @scenario("{a}/{b}", variants=tuple({"a": a, "b": b} for a in MODES for b in MODES))
 def nat(t, a, b):
     can = (a, b) not in RELAYED
-    # Long enough to see that nothing comes of it.
+    # Long enough to see that no direct path is found.
     return Meeting(t, size=16 if can else 48).start().judge(("direct",) if can else ("relay",))
 
 
 @scenario("home")
 def warmup(t):
-    # 20 ms between the two, as many to the relay and back.
+    # 20 ms between the two, and the same to the relay and back.
     for host in ("alice", "bob"):
         t.netlab("link", host, "--rtt", "10ms")
     return Meeting(t).start().judge(("direct",))
@@ -167,7 +167,7 @@ def overlap(t):
 @scenario("full-cone/none --carol", variants=({"turned": "on"}, {"turned": "off"}))
 def hairpin(t, turned):
     t.netlab("nat", "a", "--hairpin", turned)
-    # The access point keeps its clients apart.
+    # The access point isolates its clients.
     for host, other in (("alice", "192.168.1.11"), ("carol", "192.168.1.10")):
         t.inside(host, "nft", "-f", "-", text="""
             table ip apart {
@@ -185,7 +185,7 @@ def udpblocked(t, who):
 
 
 def wall(t, site):
-    """Nothing gets from the site's public address to the other one's any more, nor back."""
+    """Drops all packets between the public addresses of the two sites."""
     other = t.netlab("addr", "--public", "bob" if site == "a" else "alice").strip()
     t.inside("nat-" + site, "nft", "-f", "-", text="""
         table ip wall {
@@ -196,7 +196,7 @@ def wall(t, site):
 
 
 def cut_off(t, transfer, site):
-    """The direct path is cut, and the bytes go over the relay in the end."""
+    """The direct path is cut, and the bytes use the relay at the end."""
     fault = wall(t, site)
     line = transfer.told(fault)
     if set(transfer.paths()) != {"relay"}:
@@ -221,12 +221,12 @@ def newfloor(t, site, transport):
     t.sleep(1)
     t.relay(name="relay-again").wait_log("room_paired")
     found = time.monotonic() - killed
-    # What the two say to each other on it.
+    # The bytes between the two on the cable.
     t.sleep(1)
     line = cut_off(t, transfer, site)
     if transfer.again() != (0, 0):
-        raise Failed("there was a floor, and yet a link was looked for: %s" % line)
-    return "a new floor %.1f s after the relay was killed; %s" % (found, line)
+        raise Failed("there was a relay path, but a reconnect was reported: %s" % line)
+    return "a new relay path %.1f s after the relay was killed; %s" % (found, line)
 
 
 @scenario("home", variants=({"host": "alice"}, {"host": "bob"}))
@@ -339,7 +339,7 @@ def p2pport(t, v6):
                 counter elsewhere {}
                 chain out {
                     type filter hook output priority 0;
-                    # Nor the router, which is asked for a port.
+                    # Nor the router, which gets a request for a port mapping.
                     ip daddr { 203.0.113.10, 203.0.113.20, 239.255.255.250, 192.168.1.1, 192.168.2.1 } return
                     udp sport 45000-45009 counter name "datagrams"
                     udp sport != 45000-45009 counter name "elsewhere"

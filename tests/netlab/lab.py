@@ -17,17 +17,17 @@ HERE = os.path.realpath(os.path.dirname(__file__))
 NETLAB = os.path.join(HERE, "laboratory", "netlab.sh")
 PORT = 4433
 MIB = 1024 * 1024
-# Keep-alives and handshakes are fewer packets, and a transfer moves more of them in a moment.
+# Keep-alives and handshakes have fewer packets than this; a transfer sends more of them in an instant.
 MOVED = 64
 SAMPLE = 0.02
 
 
 class Failed(Exception):
-    """What was expected did not come."""
+    """An expected event did not happen."""
 
 
 class Program:
-    """A running tallow and what it said."""
+    """A running tallow and its output."""
 
     def __init__(self, trial, host, name, args, terminal=False, env=None):
         self.trial, self.host, self.name = trial, host, name
@@ -96,7 +96,7 @@ class Program:
                 self.news.wait(left)
 
     def wait_log(self, text):
-        """Until its log holds `text`."""
+        """Waits until its log contains `text`."""
         while time.monotonic() < self.trial.deadline:
             with open(self.log, errors="replace") as log:
                 if text in log.read():
@@ -116,7 +116,7 @@ class Program:
         return sum(1 for said in self.said("reconnecting") if said["attempt"] == 1)
 
     def transport(self):
-        """What its bytes go over."""
+        """The transport of its bytes."""
         paths = self.said("path")
         return paths[-1]["transport"] if paths else "nothing"
 
@@ -128,7 +128,7 @@ class Program:
         self.process.send_signal(number)
 
     def kill(self):
-        """As a power failure would."""
+        """Ends it like a power failure."""
         self.process.kill()
         self.process.wait()
 
@@ -139,7 +139,7 @@ class Program:
 
 
 class Flow:
-    """The packets that reach a program's machine, sampled all the time: when did they stand still?"""
+    """The packets that arrive at a program's machine, sampled continuously, to find stalls."""
 
     def __init__(self, program):
         self.path, self.samples, self.over = "/proc/%d/net/snmp" % program.process.pid, [], False
@@ -152,12 +152,12 @@ class Flow:
                     names, values = [line.split() for line in f if line.startswith("Ip:")]
             except (OSError, ValueError):
                 return
-            # Those for an address of this machine, and not what still comes for one that it had.
+            # Packets for a current address of this machine, without those for an earlier one.
             self.samples.append((time.monotonic(), int(values[names.index("InDelivers")])))
             time.sleep(SAMPLE)
 
     def stall(self, since):
-        """The longest time from `since` on in which nothing worth the name arrived: its length and its end."""
+        """The longest time from `since` on in which almost nothing arrived: its length and its end."""
         samples = [sample for sample in list(self.samples) if sample[0] >= since]
         best, end, first = 0.0, since, 0
         for at, got in samples:
@@ -189,7 +189,7 @@ class Trial:
         return "nl-%s-%s" % (self.lab, host)
 
     def inside(self, host, *args, text=None):
-        """Runs a command on a host; what it prints."""
+        """Runs a command on a host; returns its output."""
         done = subprocess.run(
             ["ip", "netns", "exec", self.space(host), *args], input=text, capture_output=True, text=True
         )
@@ -234,7 +234,7 @@ class Trial:
                                        "--state-dir", state, *named, *args], **more)
 
     def listening(self, host, port):
-        """Until something on `host` takes connections at `port`."""
+        """Waits until a program on `host` accepts connections at `port`."""
         while ":%d " % port not in self.inside(host, "ss", "-Htln"):
             if time.monotonic() > self.deadline:
                 raise Failed("nothing listens at port %d of %s" % (port, host))
@@ -249,7 +249,7 @@ class Trial:
         return self.peer(host, name, "receive", [code, "--out", directory, *args], relays, **more)
 
     def check(self, path, out="out"):
-        """What arrived is what was sent, byte for byte; its size."""
+        """Checks that the received bytes equal the sent ones; returns their number."""
         arrived = os.path.join(self.dir, out, os.path.basename(path))
         if digest(arrived) != digest(path):
             raise Failed("%s differs from what was sent" % arrived)
@@ -260,7 +260,7 @@ DIGESTS = {}
 
 
 def digest(path):
-    """sha256 of a file, remembered as long as the file is as it was."""
+    """The sha256 of a file, cached while the file is unchanged."""
     at = os.stat(path)
     key = (path, at.st_ino, at.st_mtime_ns, at.st_size)
     if key not in DIGESTS:

@@ -1,5 +1,5 @@
-"""A peer that knows the code and lies about its addresses (rows K): what it can make the real
-program send, counted by the kernel."""
+"""A peer that has the code and sends false addresses (rows K): the kernel counts the packets that the real
+program sends because of them."""
 
 import ipaddress
 import json
@@ -10,7 +10,7 @@ from scenarios import scenario
 
 RELAY = "203.0.113.10"
 CODE = "777-acorn-bicycle-canal"
-# All that leaves by UDP and TCP, over whichever interface: to whom, and how much.
+# All sent UDP and TCP packets on all interfaces, by destination.
 LEAVES = """
 table inet leaves {
     set v4 { type ipv4_addr . inet_proto . inet_service; flags dynamic; size 65535; counter; }
@@ -22,10 +22,10 @@ table inet leaves {
     }
 }
 """
-# Nobody's, and nothing is wrong with them: that packets leave for them shows that candidates are tried.
+# Unused but valid addresses: packets to them show that candidates are tried.
 GOOD = ("udp 203.0.113.99:5000", "udp [2001:db8:77::99]:5000")
 GOOD_TCP = "tcp 192.168.1.77:5000"
-# Of some of these the system itself takes no packets. The simulator (sim_candidates) sees what is tried of them.
+# For some of these the system itself refuses to send. The simulator (sim_candidates) checks which of them are tried.
 DENIED = tuple("udp " + at for at in (
     "127.0.0.1:5000", "127.1.2.3:5000", "0.0.0.0:5001", "0.1.2.3:5000", "[::1]:5000", "[::]:5001",
     "169.254.169.254:5000", "169.254.169.254:80", "224.0.0.1:5000", "239.255.255.250:1900", "255.255.255.255:5000",
@@ -42,18 +42,18 @@ DENIED = tuple("udp " + at for at in (
 PRIVATE = tuple(carrier + at for carrier in ("udp ", "tcp ") for at in (
     "10.0.0.5:5000", "172.16.0.5:5000", "192.168.1.5:5000", "100.64.0.5:5000", "[fd00::5]:5000",
     "[::ffff:10.0.0.5]:5001"))
-# To one address and to all of them together: datagrams, and the bytes in them.
+# The limits for one address and for all addresses together: datagrams, and the bytes in them.
 ONE = (20, 24 << 10)
 ALL = (100, 120 << 10)
 
 
 def key(candidate):
-    """A candidate as the counters name it."""
+    """A candidate in the form of the counters."""
     carrier, at = candidate.split(" ")
     ip, port = at.rsplit(":", 1)
     ip = ipaddress.ip_address(ip.strip("[]"))
     ip = getattr(ip, "ipv4_mapped", None) or ip
-    # To "any address" is to this machine.
+    # A packet to the unspecified address goes to this machine.
     if ip.is_unspecified:
         ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
     return carrier, str(ip), int(port)
@@ -72,7 +72,7 @@ def left(t, host):
             carrier = {6: "tcp", 17: "udp"}.get(carrier, carrier)
             if (ip, port) == (RELAY, PORT):
                 relay += packets
-            # Who looks for a sender in its own network asks there.
+            # The multicast DNS query of a receiver that searches for a sender in its network.
             elif (ip, port) != ("224.0.0.251", 5353):
                 sent[carrier, ip, port] = (packets, size - packets * (header + (8 if carrier == "udp" else 0)))
     if not relay:
@@ -81,7 +81,7 @@ def left(t, host):
 
 
 class Lies:
-    """The honest program at alice's, and a liar at bob's who says these candidates in one round after another."""
+    """The real program at alice, and a malicious peer at bob that sends these candidates in one round after another."""
 
     def __init__(self, t, honest, rounds, pause, manner=None, args=()):
         self.t, self.honest, code = t, honest, CODE
@@ -108,7 +108,7 @@ class Lies:
             self.program = t.receive(wrong, "--yes", *args, host="alice")
 
     def over(self):
-        """What left because of them."""
+        """The packets sent because of them."""
         self.liar.wait("over")
         sent = left(self.t, "alice")
         self.t.sleep(2)
@@ -121,7 +121,7 @@ class Lies:
 
 
 def denied(t, honest, lies, good):
-    # In several rounds: of one address, and by TCP, not many are tried in one.
+    # In several rounds, because one round tries only a few of one address, and a few by TCP.
     rounds = [(*lies[start::4], *good) for start in range(4)]
     sent = Lies(t, honest, rounds, 2500).over()
     for each in lies:
@@ -173,7 +173,7 @@ VICTIMS = {
 )
 def liar_victims(t, what, honest):
     said, count, pause = VICTIMS[what]
-    # A neighbour that is there and says nothing: the system asks it again and again.
+    # A neighbour that exists but does not answer: the system repeats its requests.
     t.inside(
         "carol", "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; policy drop; }"
     )

@@ -39,7 +39,7 @@ def sources(directory):
 
 
 def attempt(program, runtime, scenario, work, source):
-    """One scenario; what happened, and whether that is good."""
+    """Runs one scenario; returns its line, and whether it passed."""
     name, topology, bound, function, variant, _ = scenario
     trial = lab.Trial(name, "tallow_%d_%d" % (os.getpid() % 100000, threading.get_ident() % 1000), program, runtime,
                       os.path.join(work, "%s.%s" % (name, runtime)), bound)

@@ -1,4 +1,4 @@
-"""What is tried. A scenario is a function of a `Trial` that returns what happened, for its one line."""
+"""The scenarios. A scenario is a function of a `Trial` that returns the text of its output line."""
 import json
 import os
 import signal
@@ -9,7 +9,7 @@ from lab import MIB, PORT, Failed, Flow
 
 SCENARIOS = []
 RUNTIMES = tuple(os.environ.get("TALLOW_RUNTIMES", "tokio,smol").split(","))
-# A transfer that stands for less did not stand.
+# A shorter pause does not count as a stall.
 GAP = 0.3
 LONG = bool(os.environ.get("TALLOW_LONG"))
 
@@ -64,7 +64,7 @@ class Transfer:
         return self.receiver
 
     def until(self, share):
-        """Until the receiver has that share of the bytes."""
+        """Waits until the receiver has that share of the bytes."""
         self.receiver.wait("progress", where=lambda said: said["bytes"] >= share * said["total"] > 0)
 
     def under_way(self, share=0.05):
@@ -74,7 +74,7 @@ class Transfer:
         return self
 
     def finish(self):
-        """Both ended well and the bytes are the same."""
+        """Both ended successfully and the bytes are the same."""
         for program in (self.receiver, self.sender):
             code = program.end()
             if code:
@@ -85,7 +85,7 @@ class Transfer:
         return self.t.check(self.source)
 
     def again(self):
-        """How often each lost its link."""
+        """How often each side lost its link."""
         return self.sender.reconnects(), self.receiver.reconnects()
 
     def told(self, fault, healed=None):
@@ -108,7 +108,7 @@ class Transfer:
 
 
 def cut(t, host, seconds, meanwhile=lambda: None):
-    """A cable is out for so long; the times when it went out and when it was back."""
+    """Unplugs a cable for this time; returns the times when it was unplugged and when it was back."""
     t.netlab("cut", host)
     out = time.monotonic()
     meanwhile()
@@ -118,7 +118,7 @@ def cut(t, host, seconds, meanwhile=lambda: None):
 
 
 def invisible(transfer, times, line):
-    """A cable that was out for 5 s is nothing that anybody notices; a busy machine may take longer to put it back."""
+    """A cable that was out for 5 s causes no event; a busy machine may take longer to plug it in again."""
     took = times[1] - times[0]
     if took > 6.5:
         return "%s; the cable was out for %.1f s, too long to be judged" % (line, took)
@@ -185,7 +185,7 @@ def cable_at_the_offer(t, host, seconds):
 )
 def cable_at_the_end(t, host, seconds):
     transfer = Transfer(t, size=1)
-    # What the receiver says last is on its way, or not yet said, while the cable is out.
+    # The receiver's last message is in flight, or not yet sent, while the cable is out.
     t.netlab("link", "bob", "--up", "--delay", "1s")
     transfer.under_way()
     transfer.until(1.0)
@@ -259,7 +259,7 @@ def killed(t, who):
     transfer = Transfer(t).under_way(share=0.4)
     getattr(transfer, who).kill()
     other = transfer.sender if who == "receiver" else transfer.receiver
-    # Its person ends the other one: whoever only lost the other side waits for it.
+    # The test ends the other program: a side that only lost its peer keeps waiting for it.
     other.signal(signal.SIGTERM)
     other.end()
     transfer.flow.over = True
@@ -285,7 +285,7 @@ def lossy_line(t):
 
 
 def begin(transfer):
-    """Pairs and moves everything; when the code was there and when they were paired, and over what."""
+    """Runs a whole transfer; returns when the code was shown, when they were paired, and the transport."""
     transfer.send()
     transfer.receive()
     paired = transfer.receiver.wait("paired")[0] - transfer.receiver.started
@@ -408,7 +408,7 @@ ConnectPort 4433
 
 
 def proxy_for(t, kind):
-    """A proxy on relay2 that alone knows the name relay.test, and its URL."""
+    """A proxy on relay2 that is the only host to resolve relay.test; returns its URL."""
     config, hosts = os.path.join(t.dir, "proxy.conf"), os.path.join(t.dir, "hosts")
     with open(config, "w") as f:
         f.write(DANTE if kind == "socks5" else TINYPROXY)
@@ -433,7 +433,7 @@ def proxy(t, kind):
     count = counted(t, "alice")
     if count["datagrams"] or count["lookups"] or count["elsewhere"] or not count["proxied"]:
         raise Failed("packets left beside the proxy: %s" % count)
-    # The counters count: without a proxy the same start looks the name up, or sends UDP.
+    # Checks the counters: without a proxy the same start resolves the name, or sends UDP.
     plain = t.send(transfer.source, name="plain")
     plain.wait("code")
     plain.kill()

@@ -1,4 +1,4 @@
-//! Measures how much heap a piece of code keeps, for tests that compare a stated bound with what the allocator paid.
+//! Measures how much heap memory code keeps, for tests that compare a stated bound with what the allocator counted.
 //!
 //! A test binary that measures installs the counting allocator, once:
 //! ```
@@ -14,9 +14,9 @@
 //! assert!(heap.growth() < 1 << 10);
 //! assert!(heap.peak() >= 1 << 20);
 //! ```
-//! The counters belong to the process, and the standard test harness allocates for its own threads at any time. So such
-//! a binary has no harness (`harness = false`) but the `main` of [`measured_tests!`](crate::measured_tests), which runs
-//! one test after the other on one thread. What a test sets up first is left out by [`Heap::restart`].
+//! The counters belong to the process, and the standard test harness allocates for its own threads at any time. So
+//! such a binary has no harness (`harness = false`) but the `main` of [`measured_tests!`](crate::measured_tests),
+//! which runs one test after the other on one thread. [`Heap::restart`] excludes what a test sets up first.
 
 use std::alloc::System;
 use std::cell::Cell;
@@ -31,7 +31,7 @@ pub type Allocator = StatsAlloc<System>;
 /// The counting allocator: the system's own, with counters.
 pub static ALLOCATOR: &Allocator = &INSTRUMENTED_SYSTEM;
 
-/// What a block costs beside the bytes that were asked for: an allocator's header and rounding.
+/// The cost of a block besides the requested bytes: an allocator's header and rounding.
 pub const BLOCK: usize = 16;
 
 /// One measurement.
@@ -45,7 +45,7 @@ impl Heap {
     /// Begins to measure from what is allocated now.
     ///
     /// # Panics
-    /// When the binary has not installed [`ALLOCATOR`]: nothing would be counted.
+    /// If the binary has not installed [`ALLOCATOR`]: nothing would be counted.
     #[must_use]
     pub fn measure() -> Self {
         assert!(live() > 0, "this binary does not use the counting allocator");
@@ -66,7 +66,7 @@ impl Heap {
         growth
     }
 
-    /// The largest [`Self::growth`] that was asked for so far.
+    /// The largest result of [`Self::growth`] so far.
     #[must_use]
     pub const fn peak(&self) -> usize {
         self.peak.get()

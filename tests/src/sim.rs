@@ -1,15 +1,15 @@
-//! A deterministic world: one virtual clock, one seeded generator, hosts that run real nodes, a network that
-//! misbehaves.
+//! A deterministic world: one virtual clock, one seeded generator, hosts that run real nodes, and an unreliable
+//! network.
 //!
-//! It decides when a datagram or a piece of a TCP connection arrives (or that it does not), when a job is done, and in which
-//! order things that happen at the same moment are heard; nothing else. The nodes are the real ones, driven through
-//! [`tallow_proto::node::Node`] as the driver drives them. Every run is told by its seed: the same seed gives the same
-//! trace. TLS inside QUIC draws its keys from the system, so the trace holds times, sizes and what nodes say, never the
-//! bytes of datagrams.
+//! It decides when a datagram or a piece of a TCP connection arrives (or that it is lost), when a job finishes, and
+//! the order of simultaneous events; nothing else. The nodes are the real ones, driven through
+//! [`tallow_proto::node::Node`] like the driver does it. A seed reproduces a run: the same seed gives the same trace.
+//! TLS inside QUIC takes its keys from the system, so the trace contains times, sizes and the events of nodes, never
+//! the bytes of datagrams.
 //!
-//! After every step: no event but those of a wait follows a terminal one, time passes (no spin), no secret is in a
-//! `Debug` form, what a sink holds is the source's, and as long as a peer is not closed something is in flight or some
-//! timer is set ("nothing in flight and no timer" is a panic).
+//! After every step it checks: only events of a wait follow a terminal event, time advances (no busy loop), no secret
+//! is in a `Debug` output, the bytes in a sink are the source's, and while a peer is not closed, something is in
+//! flight or a timer is set (otherwise it panics with "nothing in flight and no timer").
 
 mod disk;
 mod host;
@@ -42,4 +42,4 @@ pub use scenario::{
 pub use squatter::{Squat, Squatter};
 pub use tally::Tally;
 pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
-pub use world::World;
+pub use world::{NameService, World};

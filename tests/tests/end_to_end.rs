@@ -1,4 +1,4 @@
-//! Real sockets on loopback, real directories, both runtimes: the same tests against tokio and against smol.
+//! Real sockets on loopback and real directories: the same tests run on tokio and on smol.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
     Class, Common, Embedded, Event, Failure, Lost, Machine, Payload, ReceiveConfig, Receiver, RelayAddress,
-    RelayChoice, RelayFailure, SendConfig, Sender,
+    RelayChoice, RelayFailure, SendConfig, Sender, WaitingFor,
 };
 use tallow_proto::room::{self, Relay};
 use tallow_proto::transfer::differences::{EntryList, ListedEntry};
@@ -23,7 +23,7 @@ use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_proto::wire::peer::{CancelReason, DeclineReason, EntryStatus};
 use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
 
-/// What the tests need of a runtime: the two crates have the same names, so this is all.
+/// What the tests need from a runtime: the two crates export the same names, so this is all.
 trait Runtime {
     fn send(config: SendConfig) -> Sender;
     fn receive(config: ReceiveConfig) -> Receiver;
@@ -84,6 +84,7 @@ on_both_runtimes!(
     compressible_files_arrive_intact,
     wrong_code_ends_its_receiver_and_right_code_works,
     the_third_wrong_code_ends_the_sender,
+    second_receiver_at_relay_gets_code_taken,
     declined_offer_is_reported_to_sender,
     the_verifier_words_are_the_same_on_both_sides,
     cancelled_transfer_is_resumed,
@@ -180,7 +181,7 @@ async fn relay_at<R: Runtime>(
     identity: Identity,
     password: Option<&str>,
 ) -> (Handle<Relay>, SocketAddr) {
-    // The port of a relay that is gone may take a moment to be free again.
+    // The port of a relay that has ended may be in use for a moment.
     for _ in 0..100 {
         let config = room::Config {
             listen: vec![at],
@@ -298,7 +299,7 @@ fn looking(addr: SocketAddr, only: bool) -> Common {
     common
 }
 
-/// With `only` not a byte of the data went over the relay, so that a path was found and carried all of it.
+/// With `only`, no byte of the data used the relay, so a direct path was found and used for all of it.
 async fn a_session_moves_to_a_direct_path<R: Runtime>() {
     if tallow_runtime::addresses().iter().all(std::net::IpAddr::is_loopback) {
         eprintln!("left out: this machine has no network, and nobody is told of the loopback");
@@ -378,6 +379,30 @@ async fn the_third_wrong_code_ends_the_sender<R: Runtime>() {
     assert_eq!(staging_left(to.path()), 0);
 }
 
+/// At a relay that is not the sender's. A code that nobody waits with is told apart.
+async fn second_receiver_at_relay_gets_code_taken<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), "x").unwrap();
+    let (_relay, addr) = relay::<R>(None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
+    let (code, _) = code(&mut sender).await;
+    let mut first = R::receive(receiving(at_relay(addr), &code, &[]));
+    let offer = first.offer().await.expect("an offer");
+    let mut impatient = at_relay(addr);
+    impatient.give_up_after = Some(Duration::from_secs(1));
+    let unknown = Code::parse("999999-zebra-zebra-zebra").unwrap();
+    for (code, expected, lost) in
+        [(&code, WaitingFor::Turn, Lost::Taken), (&unknown, WaitingFor::Sender, Lost::NobodyWaits)]
+    {
+        let mut second = R::receive(receiving(impatient.clone(), code, &[]));
+        while !matches!(second.next_event().await.expect("an answer"), Event::Waiting(what) if what == expected) {}
+        assert_eq!(second.closed().await.map(drop), Err(Failure::Lost(lost)));
+    }
+    offer.accept(sink(to.path(), OnExists::Refuse)).unwrap();
+    let root = first.outcome().await.expect("the first one is not disturbed").root;
+    assert_eq!(end(&mut sender).await, Ok(root));
+}
+
 async fn declined_offer_is_reported_to_sender<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), "x").unwrap();
@@ -433,7 +458,7 @@ async fn cancelled_transfer_is_resumed<R: Runtime>() {
         }
         let _ = if by_sender { sender.cancel() } else { receiver.cancel() };
         let ends = [end(&mut sender).await, receiver.outcome().await.map(|summary| summary.root)];
-        // A cancel that comes after the last byte is too late, and everything is there.
+        // A cancellation after the last byte is too late, and the transfer is complete.
         if ends.iter().all(Result::is_err) {
             let [mine, others] = if by_sender {
                 ends

@@ -92,7 +92,7 @@ fn real() -> Seeds {
     let from_relay = [RelayMessage::Waiting, RelayMessage::Paired { streams: 4 }, RelayMessage::Pong, refused];
     let mut bodies: Vec<Vec<u8>> = client.chain(from_relay.iter().map(|message| encode(message).to_vec())).collect();
     for (number, control) in controls(&to_receiver).into_iter().chain(controls(&to_sender)).enumerate() {
-        // A control record has the number of the message and what was heard before it.
+        // A control record has its sequence number and the acknowledged one before the message.
         add("messages", &format!("control-{number}"), [&[number as u8, 0][..], &control].concat());
         bodies.push(control);
     }
@@ -136,7 +136,7 @@ fn real() -> Seeds {
     records.extend(step(1, &session.seal_chunk(now, LinkId(0), StreamNo(1), chunk).expect("a link")[4..]));
     add("session", "records", records);
 
-    // What people type, names and pages.
+    // Codes as users type them, names and pages.
     let code = Code::parse("7-acorn-bicycle-canal").expect("a code");
     for (name, text) in [
         ("code", code.reveal().to_string()),
@@ -165,7 +165,7 @@ fn real() -> Seeds {
         }
     }
 
-    // A journal as it stands on a disk, and good batches beside it.
+    // A journal as it is stored on a disk, and good batches.
     let header = Header {
         digest: [1; 32],
         layout: [2; 32],
@@ -195,8 +195,8 @@ fn real() -> Seeds {
     add("tcp", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
     let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     add("tcp", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
-    // A control record, and the beginning of a long one; the other one as it would come before the link has proven
-    // itself.
+    // A control record, and the beginning of a long one; the other one as it would arrive before the link is
+    // authenticated.
     let records = [step(5, &[0, 0, 0, 3, 0, 1, 2, 0, 1, 0]), step(5, &[0, 1, 9, 9]), step(0, &[])].concat();
     add("tcp", "plain", [&[8][..], &records].concat());
     add("tcp", "records", [&[9][..], &records].concat());
@@ -347,8 +347,8 @@ fn machines_survive_seeds_and_mutations() {
     }
 }
 
-/// What the servers say in the seeds is understood.
-/// Each seed gets as far as its name says: to a second round, or nowhere.
+/// The parser understands the servers' answers in the seeds.
+/// Each seed reaches the state that its name describes: a second round, or none.
 #[test]
 fn direct_path_seeds_start_rounds() {
     for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("better", 2), ("off", 0)] {

@@ -1,5 +1,4 @@
-//! The library as an application uses it, from one crate: the same programs against tokio and against smol, over
-//! loopback.
+//! The library as an application uses it, from one crate: the same programs run on tokio and on smol, over loopback.
 
 use std::error::Error;
 use std::fs;
@@ -18,7 +17,7 @@ use tallow_tokio::{
     receiving, sending,
 };
 
-/// What the programs need of a runtime: the two crates have the same names, so this is all.
+/// What the programs need from a runtime: the two crates export the same names, so this is all.
 trait Runtime: 'static {
     type Pool: Clone;
     fn send(config: SendConfig) -> Result<Sender, ConfigError>;
@@ -310,7 +309,7 @@ async fn progress_reports_rate_and_resumed_bytes<R: Runtime>() -> Tried {
     assert!(!last.elapsed.is_zero() && last.elapsed <= summary.duration, "{last:?} {summary:?}");
     assert!(rates > 0, "it took longer than a rate needs: {last:?}");
     assert_eq!(sender.progress(), Some(last));
-    // Nobody took the receiver's events.
+    // The test took no events of the receiver.
     receiver.outcome().await?;
     assert_eq!(receiver.progress().map(|progress| progress.bytes), Some(3_000_000));
     assert!(receiver.path().is_some() && sender.path().is_some());
@@ -318,7 +317,7 @@ async fn progress_reports_rate_and_resumed_bytes<R: Runtime>() -> Tried {
     Ok(())
 }
 
-/// A source or a sink that goes wrong in its own way.
+/// A source or a sink with a fault of its own.
 struct Broken(fn() -> Fault);
 
 impl Source for Broken {

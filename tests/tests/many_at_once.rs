@@ -1,5 +1,5 @@
-//! Many transfers in one process at once, more than its processors have time for: each waits for the others, and none
-//! takes that for a relay that does not answer, or for another side that is gone.
+//! Many concurrent transfers in one process, more than its processors can serve at once: the delays must not make any
+//! of them treat a relay or a peer as unreachable.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,5 +1,5 @@
-//! What a peer keeps on the heap for what others send: one byte at a time, one message after the other, with answers
-//! that nobody takes. At most twice of what the bounds say.
+//! How much heap memory a peer keeps for data from others: single bytes, many messages, answers that are not read. At
+//! most twice the stated bounds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -37,7 +37,7 @@ tallow_tests::measured_tests!(
     candidate_rounds_cost_bounded_queue,
 );
 
-/// What a packet of an Ethernet carries.
+/// The payload of an Ethernet packet.
 const PACKET: usize = 1_452;
 
 /// The start of a chunk record that never becomes whole, in pieces of that length, each in a packet of its own.
@@ -87,7 +87,7 @@ impl Attacked {
             .with_compression(Compression::Off)
             .with_embedded(Embedded::new(identity()).listening_at(vec![INSIDE.parse().unwrap()]));
         let peer = Peer::sender(config, now, Seed::new([7; 32]));
-        // It never gives credit for what it is told.
+        // It never gives credit for answers.
         let profile = Profile { stream_receive_window: 1, ..Profile::peer() };
         let mut stranger = Quic::client(&profile, unix_time, &Seed::new([9; 32]));
         let conn = stranger.connect(now, INSIDE.parse().unwrap(), "tallow", &Trust::Any).unwrap();
@@ -139,7 +139,7 @@ impl Attacked {
     }
 }
 
-/// Each of these is answered, and the answers are not taken.
+/// Each of these requests is answered, and the answers are not read.
 fn requests_with_unread_answers_cost_one_window() {
     let join = ClientMessage::Join { room: RoomId([9; 32]), role: Role::Receiver, owner: Owner([1; 16]), again: false };
     for (what, message) in [("pings", ClientMessage::Ping), ("joins", join)] {
@@ -156,13 +156,13 @@ fn requests_with_unread_answers_cost_one_window() {
         for _ in 0..3_000 {
             attacked.step(&mut many);
         }
-        // What this side holds unread, and what the stranger itself has sent and does not know to have arrived.
+        // The unread bytes of this side, and the unacknowledged bytes of the client itself.
         heap.assert_within_twice(2 * (64 << 10), what);
         assert!(what != "pings" || many.len() > all / 2, "the rest waits where it came from");
     }
 }
 
-/// The name of a service as an announcement has it, and an address record: what a liar says any number of times.
+/// A service name as in an announcement, and an address record; a malicious host can send any number of them.
 fn announcement(number: u32) -> Vec<u8> {
     let mut data = Vec::new();
     let mut mdns = Mdns::announce(
@@ -193,11 +193,11 @@ fn announcements_cost_bounded_addresses() {
     heap.assert_within_twice(8 * (128 + 2 * 64) + 1024, "announcements");
 }
 
-/// Rounds of candidates that the other side says and this side has no time to answer.
+/// Rounds of candidates from the other side that this side has no time to answer.
 fn candidate_rounds_cost_bounded_queue() {
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
-    let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed };
+    let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed, slot: None };
     let mut negotiation = Negotiation::new(config);
     negotiation.start(now, true);
     let heap = Heap::measure();

@@ -1,5 +1,5 @@
-//! What a relay, a client or a server keeps on the heap for another end that sends the smallest pieces there are and
-//! reads nothing: at most twice the bound that the module in question states.
+//! How much heap memory a relay, a client or a server keeps for another end that sends the smallest possible pieces
+//! and reads nothing: at most twice the bound that the module states.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -40,7 +40,7 @@ tallow_tests::measured_tests!(
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// One read of a TCP connection, which comes on top of its window.
+/// One read of a TCP connection, in addition to its window.
 const READ: usize = 64 * KIB;
 /// A TCP connection without anything in it.
 const IDLE: usize = 8 * KIB;
@@ -58,7 +58,7 @@ fn acceptor(receive: usize, send: usize) -> Acceptor {
     Acceptor::new(&sim::identity(), BareWebSocket::Allowed, Windows { receive, send }).unwrap()
 }
 
-/// Feeds a TCP connection as far as it takes bytes; returns how many it took.
+/// Feeds a TCP connection as many bytes as it accepts; returns their number.
 fn feed(now: Instant, tcp: &mut TcpLink, mut bytes: &[u8]) -> usize {
     let all = bytes.len();
     while !bytes.is_empty() {
@@ -74,7 +74,7 @@ fn feed(now: Instant, tcp: &mut TcpLink, mut bytes: &[u8]) -> usize {
     all - bytes.len()
 }
 
-/// Takes what a TCP connection has for its socket.
+/// Takes the output of a TCP connection for its socket.
 fn drain(now: Instant, tcp: &mut TcpLink) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -177,7 +177,7 @@ fn small_writes_cost_the_send_window() {
     }
 }
 
-/// 16 KiB of handshake, and what a TLS connection has of its own.
+/// 16 KiB of handshake, and the memory of a TLS connection itself.
 fn handshake_in_one_byte_records_costs_its_backlog() {
     let heap = Heap::measure();
     let now = Instant::now();
@@ -265,7 +265,7 @@ fn stream_of_one_byte_datagrams_costs_its_window() {
             break;
         }
     }
-    // The client's own copies of what is not acknowledged count, too.
+    // The client's own copies of unacknowledged data count, too.
     assert!(measured);
     heap.assert_within_twice(window + 32 * KIB + 32 * KIB, "one-byte stream frames");
 }
@@ -291,12 +291,12 @@ fn exchange(now: Instant, client: &mut Quic, from: SocketAddr, server: &mut Quic
 }
 
 /// A relay, and clients that are WebSockets without TLS.
-struct Floor {
+struct RelayWithClients {
     now: Instant,
     relay: Relay,
 }
 
-impl Floor {
+impl RelayWithClients {
     fn new() -> Self {
         let now = Instant::now();
         let generous = room::limits::Limits {
@@ -316,9 +316,9 @@ impl Floor {
             unix_time: UNIX_TIME,
             seed: Seed::new([5; 32]),
         };
-        let mut floor = Self { now, relay: Relay::new(config).unwrap() };
-        floor.settle();
-        floor
+        let mut hall = Self { now, relay: Relay::new(config).unwrap() };
+        hall.settle();
+        hall
     }
 
     fn settle(&mut self) {
@@ -394,17 +394,17 @@ const PAIR: usize = 2 * (64 * KIB + READ + 16 * KIB + 64 * KIB);
 
 fn pair_that_reads_nothing_costs_its_windows() {
     let heap = Heap::measure();
-    let mut floor = Floor::new();
+    let mut hall = RelayWithClients::new();
     let many: Vec<u8> = FRAME.repeat(4096);
     heap.restart();
     let pairs = 4;
     for index in 0..pairs {
-        let (sender, receiver) = (floor.connect(2 * index), floor.connect(2 * index + 1));
-        floor.ask(sender, index as u8, Role::Sender);
-        floor.ask(receiver, index as u8, Role::Receiver);
-        floor.drain(sender);
+        let (sender, receiver) = (hall.connect(2 * index), hall.connect(2 * index + 1));
+        hall.ask(sender, index as u8, Role::Sender);
+        hall.ask(receiver, index as u8, Role::Receiver);
+        hall.drain(sender);
         for leg in [sender, receiver] {
-            while floor.feed(leg, &many) == many.len() {}
+            while hall.feed(leg, &many) == many.len() {}
         }
     }
     heap.assert_within_twice(usize::from(pairs) * (PAIR + 2 * IDLE), "pairs");
@@ -412,16 +412,16 @@ fn pair_that_reads_nothing_costs_its_windows() {
 
 fn clients_without_request_cost_their_greeting() {
     let heap = Heap::measure();
-    let mut floor = Floor::new();
+    let mut hall = RelayWithClients::new();
     heap.restart();
     let clients = 16;
     // A frame of 4,000 bytes that lacks its last one.
     let rest: Vec<u8> = FRAME.repeat(3_999);
     let length = frame(&enclose(&[0; 4000])[..4]);
     for index in 0..clients {
-        let client = floor.connect(index);
-        floor.feed(client, &length);
-        assert_eq!(floor.feed(client, &rest), rest.len());
+        let client = hall.connect(index);
+        hall.feed(client, &length);
+        assert_eq!(hall.feed(client, &rest), rest.len());
     }
     assert!(heap.growth() >= usize::from(clients) * 3_999, "the greetings are held");
     // A greeting of 4 KiB, a window of 8 KiB, a read of as much, and the connection itself.

@@ -1,8 +1,8 @@
-//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` makes the networks and runs this in the inner
-//! one.
+//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` creates the networks and runs this test in
+//! the inner one.
 //!
-//! `TALLOW_PORTMAP` names the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` name the network
-//! namespaces of the gateway and of somebody outside, `TALLOW_PORTMAP_LEASES` the gateway's file of leases.
+//! `TALLOW_PORTMAP` is the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` are the network namespaces
+//! of the gateway and of an outside host, `TALLOW_PORTMAP_LEASES` is the gateway's file of leases.
 
 #![cfg(target_os = "linux")]
 
@@ -26,7 +26,7 @@ use tallow_runtime::seed;
 const REACHED: SocketId = SocketId(4);
 /// Nothing here waits for it unless it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A datagram that is not to come would have come by then.
+/// An unwanted datagram would have arrived within this time.
 const MOMENT: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct Mapper {
 impl Mapper {
     fn new(protocols: &[Protocol]) -> Self {
         let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let bind = Action::Bind(REACHED, Bind { addr, dual_stack: true, share_port: false, group: None });
+        let bind = Action::Bind(REACHED, Bind { addr, dual_stack: true, share_port: false, group: None, slot: None });
         Self {
             map: PortMap::with(&seed(), protocols),
             actions: [bind].into(),
@@ -180,7 +180,7 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use .ci/miniupnpd"))
 }
 
-/// What a program in another namespace says.
+/// The output of a program in another namespace.
 fn in_namespace(name: &str, program: &[&str]) -> String {
     let output = Program::new("ip").args(["netns", "exec", name]).args(program).output().expect("ip");
     assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -201,7 +201,7 @@ fn open_ports() -> Vec<u16> {
         .collect()
 }
 
-/// When the gateway's lease ends, in its seconds. While it writes its file anew there is none.
+/// When the gateway's lease ends, in the gateway's seconds. `None` while it rewrites its file.
 fn lease_ends(port: u16) -> Option<u64> {
     let leases = std::fs::read_to_string(variable("TALLOW_PORTMAP_LEASES")).ok()?;
     let lease = leases.lines().find(|line| line.starts_with(&format!("UDP:{port}:")))?;

@@ -1,5 +1,5 @@
-//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves
-//! is counted.
+//! False candidates (rows K): the addresses to which a peer can be made to send packets, and how many. Every sent
+//! packet is counted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn tcp(addr: &str) -> Candidate {
     Candidate { transport: CandidateTransport::Tcp, ..udp(addr) }
 }
 
-/// Says these, a few at a time, in each of so many rounds.
+/// Sends these candidates, a few at a time, in each of `rounds` rounds.
 fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
     let say = move |round: u32, output: &mut tallow_tests::sim::ScriptOutput| {
         for some in candidates.chunks(MAX) {
@@ -60,7 +60,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
     })
 }
 
-/// Where the honest peer is.
+/// The location of the honest peer.
 #[derive(Debug, Clone, Copy)]
 enum At {
     /// 192.168.1.10 behind a NAT that lets every endpoint answer, with IPv6.
@@ -69,7 +69,7 @@ enum At {
     Public,
 }
 
-/// An honest peer that hears these candidates of a liar on that side, and what it sends in the meantime.
+/// An honest peer receives these candidates from a malicious one; returns what it sends meanwhile.
 fn hears(role: Role, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(5, 1000) };
     let seed = Seed::new(scenario.seed);
@@ -112,7 +112,7 @@ fn hears(role: Role, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
     (world, peer)
 }
 
-/// All that went to others than the relay.
+/// All packets to other hosts than the relay.
 fn elsewhere(world: &World, peer: HostId) -> Vec<(SocketAddr, Tally)> {
     world.sent(peer).filter(|(_, _, to, _)| *to != RELAY).map(|(_, _, to, tally)| (to, tally)).collect()
 }
@@ -190,7 +190,7 @@ fn k04_private_addresses_need_own_private_address() {
     denied(At::Public, addresses.iter().map(|addr| udp(addr)).chain(addresses.iter().map(|addr| tcp(addr))).collect());
 }
 
-/// So many datagrams and bytes may go to one address, and to all of them together.
+/// The limit of datagrams and bytes to one address, and to all addresses together.
 const ONE: Tally = Tally { packets: 20, bytes: 24 << 10 };
 const ALL: Tally = Tally { packets: 100, bytes: 120 << 10 };
 
@@ -198,7 +198,7 @@ fn is_within(tally: Tally, limit: Tally) -> bool {
     tally.packets <= limit.packets && tally.bytes <= limit.bytes
 }
 
-/// What is sent because of these stays within the limits, whichever side lies.
+/// The packets caused by these candidates stay within the limits, whichever side is malicious.
 fn limited(candidates: &[Candidate], rounds: u32) {
     for role in [Role::Sender, Role::Receiver] {
         let (world, peer) = hears(role, At::Home, candidates.to_vec(), rounds, LONG);

@@ -1,4 +1,4 @@
-//! Real peers against one that knows the code and breaks the rules behind the encryption (rows P, N and D).
+//! Real peers against a peer that has the code and violates the protocol inside the encryption (rows P, N and D).
 
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ fn meet(role: Role, bytes: usize, room: u64, script: Script) -> (World, HostId, 
     (world, peer, sink)
 }
 
-/// Runs to the peer's end, accepting what it is offered.
+/// Runs to the peer's end, and accepts the offer.
 fn end(world: &mut World, peer: HostId, sink: &Arc<CheckedSink>) -> Event {
     let limit = Duration::from_secs(120);
     world.run_until(limit, |world| {
@@ -49,7 +49,7 @@ fn end(world: &mut World, peer: HostId, sink: &Arc<CheckedSink>) -> Event {
         world.command(peer, Command::Accept(sink.clone()));
     }
     if !world.run_until(limit, |world| world.is_closed(peer)) {
-        // A peer that says nothing more, but lives: the person loses patience.
+        // A peer that sends no more messages but is alive: the user cancels.
         world.command(peer, Command::Cancel);
     }
     let ended = world.run_until(Duration::from_secs(30), |world| world.is_closed(peer));
@@ -133,7 +133,7 @@ fn n08_an_entry_of_another_kind_is_refused() {
 
 #[test]
 fn p03_oversized_or_incomplete_offer_is_refused() {
-    // Ten million entries, or the largest count there is, and no page.
+    // Ten million entries, or the largest possible count, and no page.
     for (entries, pages) in [(10_000_000, 1000), (u32::MAX, u32::MAX), (1_000_001, 20), (1, 0), (1, u32::MAX)] {
         let (mut world, peer, sink) = meet(
             Role::Sender,
@@ -156,7 +156,7 @@ fn p03_oversized_or_incomplete_offer_is_refused() {
     assert!(shown);
 }
 
-/// A peer that knows the code can keep a receiver waiting as long as it speaks; the person ends that.
+/// A peer that has the code can keep a receiver waiting as long as it sends messages; the user ends that.
 #[test]
 fn p03_missing_pages_are_awaited_until_an_interrupt() {
     let script: Script = Box::new(|heard, output| {
@@ -177,11 +177,11 @@ fn p04_impossible_sizes_are_refused() {
     for (sizes, sum) in [(vec![u64::MAX], u64::MAX), (vec![1 << 63, 1 << 63], 0), (vec![1 << 62], 1 << 62)] {
         let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
         let (event, shown) = offered(entries, sum);
-        // One that could be is asked about, and there is no room for it.
+        // The user is asked about a possible offer, and there is no space for it.
         let full = shown && class(&event) == Some(Class::Io);
         assert!(full || !shown && matches!(class(&event), Some(Class::Refused | Class::Proto)), "{event:?}");
     }
-    // More than there is room for: refused when it is accepted, and nothing was written.
+    // More than there is space for: refused when it is accepted, and nothing was written.
     let (mut world, peer, sink) = meet(Role::Sender, 0, 1000, offering(vec![raw(0, b"a", 1 << 40)], 1 << 40));
     let event = end(&mut world, peer, &sink);
     assert!(matches!(class(&event), Some(Class::Io | Class::Refused | Class::Proto)), "{event:?}");
@@ -191,7 +191,7 @@ fn p04_impossible_sizes_are_refused() {
     assert_eq!((class(&event), shown), (Some(Class::Proto), false), "{event:?}");
 }
 
-/// Offers one file of so many bytes and, once it is accepted, does what the script says.
+/// Offers one file of this size and, once it is accepted, runs the script.
 fn sending(bytes: u64, mut then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> Script {
     Box::new(move |heard, output| match heard {
         Received::Keyed => {

@@ -41,7 +41,7 @@ fn finish(rig: &mut Rig) -> Report {
     if matches!(report.received, Some(Event::Done(_))) {
         rig.sink.check_whole();
     } else if rig.sink.has_final_names() {
-        // Something went wrong while verified files were put in place: then all of them are, and they are right.
+        // A fault while verified files were moved to their final names: then all of them are there and correct.
         rig.sink.check_whole();
     }
     report
@@ -146,9 +146,9 @@ fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
                 continue;
             }
             no_metadata(&rig);
-            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it.
-            // One that was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the
-            // deadline.
+            // A sender that got a wrong answer was notified of the guess and waits for the right one; the test
+            // interrupts it. One that was keyed already (H3) receives nothing that it can open. With a longer length
+            // both wait until the deadline.
             failed(
                 &report,
                 &[Class::Auth, Class::Proto, Class::Interrupted, Class::Net],
@@ -202,7 +202,7 @@ fn x05_reflection_and_pairing_of_equal_roles_fail() {
 
 #[test]
 fn x06_records_of_another_session_are_refused() {
-    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second
+    // Two senders and two receivers of one code. After the handshakes, messages of the first sender go to the second
     // receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
         let handshake = passing.stream == 0 && passing.nth < if passing.role == Role::Sender { 2 } else { 1 };
@@ -260,8 +260,8 @@ fn x06_x07_tampered_chunk_records_end_the_transfer() {
             let what = format!("{name} {at}: {}", rig.told());
             assert!(rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{what}");
             if name == "drop" && report.is_done() {
-                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken
-                // rule: the link is given up, and what is missing comes over the next one.
+                // If a record never arrives and its lane has no further records, the lane is stalled, but no rule is
+                // broken: the link is given up, and the missing data arrives over the next one.
                 assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::Reconnecting { .. })), "{what}");
                 continue;
             }
@@ -454,14 +454,14 @@ fn p01_p02_relay_junk_ends_only_the_session() {
                 let (report, rig) = against(&scenario(14, 100_000), tamper);
                 let what = format!("{name} for {role:?} {nth}: {}", rig.told());
                 let any = [Class::Proto, Class::Auth, Class::Net, Class::Peer, Class::Interrupted];
-                // In the place of a late acknowledgement it comes when the receiver has everything.
+                // Instead of a late acknowledgement it arrives when the receiver is complete.
                 if !matches!(report.received, Some(Event::Done(_))) {
                     failed(&report, &any, &[Class::Proto, Class::Auth, Class::Net, Class::Peer], &what);
                 }
-                // The one who got it knows what it was.
+                // The side that received it knows the cause.
                 let class = if role == Role::Sender { report.received_class() } else { report.sent_class() };
-                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard
-                // any more.
+                // Once the session is keyed that length is allowed: the frame includes the following data, until the
+                // link is silent.
                 let waits = name == "one beyond the cap" && class == Some(Class::Net);
                 let done = matches!(report.received, Some(Event::Done(_)));
                 assert!(

@@ -1,5 +1,5 @@
-//! How two sides find each other, or are told why they don't: strangers on the network, relays that lie, configurations
-//! that can't work.
+//! How two peers are connected, or why they are not: other clients on the network, malicious relays, impossible
+//! configurations.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,12 +10,13 @@ use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::peer::{
     CodeChoice, Embedded, Event, Failure, Lost, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };
+use tallow_proto::room;
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
-    Act, Conditions, Fate, HostId, Machine, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
-    identity, send_config,
+    Act, Conditions, Fate, HostId, Machine, NameService, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World,
+    honest, identity, send_config,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,8 +30,8 @@ fn end(rig: &Rig, host: HostId) -> Option<Failure> {
     }
 }
 
-/// A receiver that looks at these places first, and at the honest sender too; at each of them sits one with another
-/// code of the same number.
+/// A receiver that tries these places first, and the honest sender's too; at each of the others there is a sender
+/// with another code of the same number.
 fn among_liars(liars: u8) -> Rig {
     let scenario = Scenario { place: Place::Inside, ..Scenario::plain(1, 10_000) };
     let at = |number: u8| IpAddr::from([198, 51, 100, 70 + number]);
@@ -86,7 +87,7 @@ fn a_wrong_code_is_reported_after_other_senders_are_tried() {
 }
 
 /// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay
-/// answers with words of its own.
+/// answers with invalid messages.
 #[test]
 fn junk_in_reconnect_room_does_not_end_first_rendezvous() {
     for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {
@@ -127,6 +128,75 @@ fn a_relay_without_an_address_is_reported_at_once() {
 }
 
 #[test]
+fn first_relay_that_is_dead_delays_sender_by_less_than_a_second() {
+    for dead in 1..=2_u8 {
+        let mut rig = with(None, |send, receive| {
+            for common in [&mut send.common, &mut receive.common] {
+                let other = |number: u8| RelayAddress { host: format!("198.51.100.{}", 200 + number), port: 4433 };
+                let others = (0..dead).map(|number| RelayChoice::new(other(number)));
+                common.relays = others.chain(std::mem::take(&mut common.relays)).collect();
+            }
+        });
+        let sender = rig.sender;
+        let waits =
+            |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Receiver)));
+        assert!(rig.world.run_until(SECOND, waits), "{dead} dead: {}", rig.told());
+        rig.play(Act::None);
+        assert!(rig.report().is_done(), "{dead} dead: {}", rig.told());
+    }
+}
+
+#[test]
+fn sender_uses_only_the_relay_that_answers_first() {
+    // The first relay answers after the second was begun, and before the second answers: the second one is left.
+    let mut rig = with(None, |send, _| {
+        let second = RelayAddress { host: "198.51.100.250".into(), port: 4433 };
+        send.common.relays.push(RelayChoice::new(second));
+    });
+    let second = rig.add_relay("198.51.100.250".parse().unwrap());
+    let usual = rig.world.network.default_conditions();
+    for (a, b, latency) in [(SENDER, RELAY.ip(), 300), ("198.51.100.250".parse().unwrap(), SENDER, 900)] {
+        let latency = Duration::from_millis(latency);
+        rig.world.network.set(a, b, Conditions { latency, ..usual });
+        rig.world.network.set(b, a, Conditions { latency, ..usual });
+    }
+    rig.play(Act::None);
+    assert!(rig.report().is_done(), "{}", rig.told());
+    let rooms: Vec<_> = rig.world.relay_events(second).collect();
+    let created = rooms.iter().filter(|event| matches!(event, room::Event::RoomCreated { .. })).count();
+    let closed = rooms.iter().filter(|event| matches!(event, room::Event::RoomClosed { .. })).count();
+    assert_eq!(created, closed, "no room stays behind: {rooms:?}");
+}
+
+#[test]
+fn silent_name_service_is_reported_and_asked_again() {
+    let named = |give_up: u64| {
+        with(Some(Duration::from_secs(give_up)), |send, receive| {
+            for common in [&mut send.common, &mut receive.common] {
+                common.relays = vec![RelayChoice::new(RelayAddress { host: "relay.example".into(), port: 4433 })];
+            }
+        })
+    };
+    // Silent to the end: the limit is kept, and the cause is named.
+    let mut rig = named(15);
+    rig.world.name_service = NameService::Silent;
+    let hosts = [rig.sender, rig.receiver];
+    let waits = |world: &mut World, host| {
+        world.said(host).any(|event| matches!(event, Event::Waiting(WaitingFor::NameService(_))))
+    };
+    assert!(rig.world.run_until(3 * SECOND, |world| hosts.iter().all(|&host| waits(world, host))), "{}", rig.told());
+    both_end(rig, 13 * SECOND, &Failure::Lost(Lost::NoNameService));
+    // It answers later.
+    let mut rig = named(60);
+    rig.world.name_service = NameService::Silent;
+    rig.world.run_until(5 * SECOND, |_| false);
+    rig.world.name_service = NameService::Answers;
+    rig.world.name("relay.example", vec![RELAY]);
+    rig.play(Act::None);
+    assert!(rig.report().is_done(), "{}", rig.told());
+}
+
+#[test]
 fn config_without_relay_is_reported_at_once() {
     let rig = with(None, |send, receive| {
         (send.embedded, send.common.relays) = (None, Vec::new());
@@ -159,7 +229,7 @@ fn dead_sender_is_reported_as_not_responding() {
         (send.common.transport, receive.common.transport) = (tls, tls);
     });
     let (sender, receiver) = (rig.sender, rig.receiver);
-    // Before the receiver's first packet comes to the relay, the sender waits there.
+    // When the receiver's first packet arrives at the relay, the sender already waits there.
     let waits =
         |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Receiver)));
     let usual = rig.world.network.default_conditions();
@@ -179,18 +249,42 @@ fn dead_sender_is_reported_as_not_responding() {
     assert!(rig.world.run_until(SECOND * 5 / 2, silent), "{}", rig.told());
 }
 
+/// At the relay inside the sender, and at one of its own, which can't notify the sender.
 #[test]
 fn second_receiver_gets_code_taken() {
-    let scenario = Scenario { place: Place::Inside, give_up_after: None, ..Scenario::plain(4, 10_000) };
-    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
-    let (sender, first) = (rig.sender, rig.receiver);
-    let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
-    assert!(rig.world.run_until(10 * SECOND, offered));
+    for place in [Place::Inside, Place::Relay] {
+        let scenario = Scenario { place, give_up_after: None, ..Scenario::plain(4, 10_000) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+        let (sender, first) = (rig.sender, rig.receiver);
+        let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
+        assert!(rig.world.run_until(10 * SECOND, offered));
+        let second = rig.another_receiver(1);
+        let told =
+            |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
+        assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
+        let is_notified = rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver));
+        assert_eq!(is_notified, place == Place::Inside);
+        assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
+        assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
+        assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+    }
+}
+
+/// The first receiver had the number and not the words: the second one, which asked meanwhile, is served.
+#[test]
+fn second_receiver_is_served_after_wrong_code() {
+    let scenario = Scenario { give_up_after: None, ..Scenario::plain(5, 10_000) };
+    let wrong = |_: &mut SendConfig, receive: &mut ReceiveConfig| {
+        receive.code = Code::parse("7-zebra-zebra-zebra").unwrap();
+    };
+    let mut rig = Rig::with(&scenario, Policy::Proper, honest(), wrong);
+    let first = rig.receiver;
+    let paired = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Paired));
+    assert!(rig.world.run_until(10 * SECOND, paired));
     let second = rig.another_receiver(1);
     let told = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
-    assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
-    assert!(rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver)));
-    assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
-    assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
-    assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+    let offered = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(10 * SECOND, told), "{}", rig.told());
+    assert!(rig.world.run_until(10 * SECOND, offered), "{}", rig.told());
+    assert_eq!(end(&rig, first), Some(Failure::WrongCode));
 }

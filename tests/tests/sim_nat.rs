@@ -20,11 +20,11 @@ use tallow_tests::sim::{
     RELAY, Rig, Scenario, Segment, Site, World, can_punch, identity, real_relay,
 };
 
-/// A second server that says what it sees.
+/// A second STUN server.
 const STUN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2)), 4433);
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(600);
-/// A line on which this takes some seconds.
+/// A rate at which this takes some seconds.
 const RATE: u64 = 200_000;
 const BYTES: usize = 600_000;
 
@@ -34,7 +34,7 @@ enum Way {
     Direct,
 }
 
-/// What the oracle says.
+/// The result according to the oracle.
 fn expected(possible: bool) -> Way {
     if possible { Way::Direct } else { Way::Relayed }
 }
@@ -44,7 +44,7 @@ fn scenario(seed: u64) -> Scenario {
     Scenario { network, give_up_after: None, ..Scenario::plain(seed, BYTES) }
 }
 
-/// How the bytes travel by what a peer said last of it.
+/// The path that a peer reported last.
 fn way(rig: &Rig, host: HostId) -> Option<Way> {
     rig.world.said(host).rev().find_map(|event| match event {
         Event::Path(path) => Some(match path.kind {
@@ -67,7 +67,7 @@ fn pass(rig: &mut Rig, time: Duration) {
     rig.world.run_until(time, |world| world.is_closed(sender) && world.is_closed(receiver));
 }
 
-/// All is there, byte for byte, and came this way in the end.
+/// Everything arrived, byte for byte, and over this path at the end.
 fn until_done(rig: &mut Rig, wanted: Way) {
     pass(rig, LIMIT);
     assert!(rig.report().is_done(), "{}", rig.told());
@@ -81,7 +81,7 @@ fn relayed(rig: &Rig) -> u64 {
     rig.relay.map_or(0, |relay| rig.world.sent_in_all(relay).bytes)
 }
 
-/// Both look for a direct path; every second time a second server tells them what their NATs do.
+/// Both search for a direct path; in every second run a second STUN server shows the behaviour of their NATs.
 fn look_for(seed: u64) -> impl FnOnce(&mut SendConfig, &mut ReceiveConfig) {
     move |send, receive| {
         let stun = seed.is_multiple_of(2).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
@@ -116,8 +116,8 @@ fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [HostPlan; 2]
     (rig, lots.try_into().expect("two"))
 }
 
-/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes
-/// move.
+/// Every kind of NAT with every kind, for the sender and for the receiver; the receiver's user takes this long to
+/// accept.
 fn all_pairs(lifetime: Duration, thinks: Duration) {
     for (index, sender) in Kind::ALL.into_iter().enumerate() {
         for (other, receiver) in Kind::ALL.into_iter().enumerate() {
@@ -171,8 +171,8 @@ fn peers_on_same_lan_need_no_hairpin() {
     }
 }
 
-/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that
-/// is best.
+/// `--p2p-port` with a single port: the sockets of both families use it, and so does traffic over IPv6 if that is the
+/// best path.
 #[test]
 fn one_port_is_used_by_both_families() {
     let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
@@ -199,7 +199,7 @@ fn one_port_is_used_by_both_families() {
     }
 }
 
-/// The relay inside the sender tells who asks at which address it is seen, as any relay does.
+/// The relay inside the sender answers STUN requests like any relay.
 #[test]
 fn a_sender_without_a_relay_is_the_receivers_stun_server() {
     let here: SocketAddr = "203.0.113.9:4433".parse().unwrap();
@@ -275,7 +275,7 @@ fn ipv6_passes_two_firewalls_where_ipv4_passes_no_nat() {
     }
 }
 
-/// K04: a peer that reveals no address, or whose peer reveals none, sends packets to the relay only.
+/// K04: if either peer reveals no address, both send packets to the relay only.
 #[test]
 fn peer_without_p2p_sends_packets_only_to_relay() {
     for (sender, receiver) in [(true, false), (false, true), (true, true)] {
@@ -296,7 +296,8 @@ fn peer_without_p2p_sends_packets_only_to_relay() {
             let gateway = |host| IpAddr::from([192, 168, site(host), 1]);
             for host in [rig.sender, rig.receiver] {
                 let refuses = if host == rig.sender { sender } else { receiver };
-                // Who would like a direct path asks its own router before it knows of the other side.
+                // A peer that searches for a direct path contacts its own router before it has received features of
+                // the other side.
                 let is_own = |to: IpAddr| !refuses && (to == gateway(host) || to == IpAddr::from([239, 255, 255, 250]));
                 let elsewhere = rig.world.sent(host).filter(|(_, _, to, _)| *to != RELAY && !is_own(to.ip()));
                 let elsewhere: Vec<_> = elsewhere.collect();
@@ -364,7 +365,7 @@ impl Midway {
         progress.unwrap_or(0)
     }
 
-    /// All that both said but of progress.
+    /// All events of both sides except for progress.
     fn history(&self) -> String {
         let said = |host| {
             let events = self.rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_)));
@@ -381,7 +382,7 @@ impl Midway {
         )
     }
 
-    /// The longest time in which nothing arrives, looked for from now on for so long.
+    /// The longest time without arriving data in the following period.
     fn stall(&mut self, within: Duration) -> Duration {
         let (start, mut longest) = (self.rig.world.now, Duration::ZERO);
         let (mut had, mut since) = (self.arrived(), start);
@@ -396,8 +397,7 @@ impl Midway {
         longest
     }
 
-    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way
-    /// in the end.
+    /// The transfer after a fault: nothing is lost, the stall is no longer than this, and the last path is this one.
     fn goes_on(mut self, within: Duration, wanted: Way) {
         assert!(self.arrived() < self.bytes / 2, "too late to matter");
         let stall = self.stall(60 * SECOND);
@@ -408,7 +408,7 @@ impl Midway {
     }
 }
 
-/// When a path that is gone is left for the relay, plus what a progress event may be late.
+/// The time to fall back from a lost path to the relay, plus the possible delay of a progress event.
 const FALLBACK: Duration = Duration::from_millis(2_500);
 
 #[test]
@@ -424,8 +424,8 @@ fn cut_direct_path_falls_back_to_relay() {
     }
 }
 
-/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person
-/// said.
+/// If data may not use a relay, the transfer waits for another direct path and reports this, for no longer than the
+/// user configured.
 #[test]
 fn p2p_only_transfer_waits_for_direct_path_until_timeout() {
     for sender_only in [true, false] {
@@ -497,7 +497,7 @@ fn a_transfer_survives_a_firewall_that_starts_to_block_udp() {
     }
 }
 
-/// Says back whatever it hears, at the ports that peers like to have.
+/// Echoes datagrams at the ports that peers prefer.
 struct EchoServer {
     actions: VecDeque<Action>,
     answers: BTreeMap<SocketId, VecDeque<(SocketAddr, BytesMut)>>,
@@ -507,7 +507,7 @@ impl EchoServer {
     fn new() -> Box<Self> {
         let bind = |number: u8| {
             let addr = SocketAddr::new([0, 0, 0, 0].into(), 40_000 + u16::from(number));
-            Action::Bind(SocketId(number), Bind { addr, dual_stack: true, share_port: false, group: None })
+            Action::Bind(SocketId(number), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
         };
         Box::new(Self { actions: (0..8).map(bind).collect(), answers: BTreeMap::new() })
     }

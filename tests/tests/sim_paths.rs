@@ -1,5 +1,5 @@
-//! A direct path that gives way to a better one in mid-transfer, and what is said before a person agreed to look for
-//! one.
+//! A direct path that is replaced by a better one during a transfer, and messages before a user has agreed to a
+//! direct path.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn until_accepted(rig: &mut Rig) {
     rig.accept();
 }
 
-/// How the bytes travelled, one after the other, by what a peer said.
+/// The paths that a peer reported, in order.
 fn paths(rig: &Rig, host: HostId) -> Vec<(PathKind, PathTransport)> {
     let told = rig.world.said(host).filter_map(|event| match event {
         Event::Path(path) => Some((path.kind, path.transport)),
@@ -51,7 +51,7 @@ fn paths(rig: &Rig, host: HostId) -> Vec<(PathKind, PathTransport)> {
     told.collect()
 }
 
-/// All that both said but of progress.
+/// All events of both sides except for progress.
 fn history(rig: &Rig) -> String {
     let said = |host| {
         let events = rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_)));
@@ -79,7 +79,7 @@ const RELAYED: (PathKind, PathTransport) = (PathKind::Relay, PathTransport::Quic
 const QUIC: (PathKind, PathTransport) = (PathKind::Direct, PathTransport::Quic);
 const TCP: (PathKind, PathTransport) = (PathKind::Direct, PathTransport::Tcp);
 
-/// A cable between two that met through their NATs.
+/// A cable between two peers that are connected through their NATs.
 #[test]
 fn new_shared_network_is_used_at_once() {
     for (seed, first) in [(1, 0), (2, 1), (3, 0), (4, 1), (6, 0), (8, 0)] {
@@ -126,15 +126,14 @@ fn new_shared_network_is_used_at_once() {
         for host in hosts {
             let taken = paths(&rig, host);
             assert_eq!(taken[..3], [RELAYED, QUIC, TCP], "{}", history(&rig));
-            // Where it is TCP that holds the transfer back, QUIC is compared with it.
+            // If TCP limits the transfer, QUIC is compared with it.
             assert_eq!(taken.last(), Some(&TCP), "{}", history(&rig));
         }
         assert!(relayed(&rig) - before < 100_000, "the relay sent {} bytes", relayed(&rig) - before);
     }
 }
 
-/// Two in one network with these conditions between them, until all has arrived; how the bytes went, and how long it
-/// took.
+/// Two peers in one network with these conditions, until everything has arrived; returns the paths and the duration.
 fn in_one_network(seed: u64, bytes: usize, between: Conditions) -> (Rig, Vec<(PathKind, PathTransport)>) {
     let scenario = Scenario { give_up_after: None, ..Scenario::plain(seed, bytes) };
     let own: [[u8; 4]; 2] = [[192, 168, 1, 10], [192, 168, 1, 11]];
@@ -152,7 +151,7 @@ fn in_one_network(seed: u64, bytes: usize, between: Conditions) -> (Rig, Vec<(Pa
     (rig, taken)
 }
 
-/// What a packet of plain TCP that is lost costs is paid by all behind it.
+/// A lost packet of plain TCP delays all packets after it.
 #[test]
 fn lossy_network_switches_from_tcp_to_quic() {
     for seed in 0..3 {
@@ -167,7 +166,7 @@ fn lossy_network_switches_from_tcp_to_quic() {
 #[test]
 fn lossless_network_returns_from_quic_to_tcp() {
     for seed in 0..3 {
-        // Datagrams have to wait behind what TCP has put into the queue.
+        // Datagrams have to wait behind TCP's packets in the queue.
         let slow = Conditions {
             rate: 1_000_000,
             latency: Duration::from_millis(1),
@@ -188,7 +187,7 @@ fn fast_network_is_not_compared() {
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
 }
 
-/// A side that asked for the verifier words reveals no address before they were compared; its peer may.
+/// A side with `--verify` reveals no address before the words were compared; its peer may.
 #[test]
 fn verify_reveals_no_address_before_confirmation() {
     for who in [0, 1] {
@@ -218,7 +217,7 @@ fn verify_reveals_no_address_before_confirmation() {
     }
 }
 
-/// What says that a side lives waits behind a megabyte of chunks, each of which says so too.
+/// Keep-alives wait behind a megabyte of chunks, which show as well that the side is alive.
 #[test]
 fn slow_network_is_not_treated_as_silent() {
     let slow = Conditions { rate: 150_000, latency: Duration::from_millis(1), ..Conditions::default() };
@@ -226,7 +225,7 @@ fn slow_network_is_not_treated_as_silent() {
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
 }
 
-/// A candidate that comes when this side has all it wanted: nothing is connected any more, and nothing stays open.
+/// A candidate arrives when this side has everything: no new connection is made, and none stays open.
 #[test]
 fn late_candidate_does_not_delay_the_end() {
     for seed in 0..20 {
@@ -244,7 +243,7 @@ fn late_candidate_does_not_delay_the_end() {
         until_accepted(&mut rig);
         let (sender, receiver) = (rig.sender, rig.receiver);
         until(&mut rig, receiver, |event| matches!(event, Event::Done(_)));
-        // The sender does not hear of it yet, and gets another address meanwhile.
+        // The sender does not receive this yet, and gets another address meanwhile.
         let before = rig.world.network.default_conditions();
         rig.world.network.set_default(Conditions { cut: true, ..before });
         rig.world.relocate(sender, vec![at(homes[0], [192, 168, 1, 10]), at(cable, [10, 9, 0, 1])]);
@@ -255,7 +254,8 @@ fn late_candidate_does_not_delay_the_end() {
     }
 }
 
-/// A cable that comes and goes, ways that are cut and healed, packets that are lost: all arrives, whatever the order.
+/// Cables that are connected and removed, paths that are cut and repaired, lost packets: everything arrives, whatever
+/// the order.
 #[test]
 fn bytes_arrive_for_any_path_changes() {
     let seeds = if std::env::var_os("TALLOW_LONG").is_some() { 0..2000 } else { 0..60 };

@@ -1,5 +1,5 @@
-//! Peers whose process dies, on virtual time: the next ones go on from what the first ones left, whenever they died and
-//! however torn the disk is.
+//! Peers that crash, on virtual time: the next ones resume from what the first ones stored, whenever they crashed and
+//! whatever the disk lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn said(rig: &Rig) -> (Vec<u64>, bool) {
     (resumed.collect(), rig.world.said(rig.receiver).any(|event| matches!(event, Event::Resuming)))
 }
 
-/// Dies after so much time of the transfer, at either end, as often as there are times; then completes.
+/// Crashes after these times of the transfer, at either end; then completes.
 fn dies(scenario: &Scenario, times: &[(Duration, bool)], chance: &mut Chance) -> (u64, u64) {
     let mut left = Partial::default();
     for (number, (at, sender)) in times.iter().enumerate() {
@@ -41,7 +41,7 @@ fn dies(scenario: &Scenario, times: &[(Duration, bool)], chance: &mut Chance) ->
             return (0, 0);
         }
         left = rig.sink.partial();
-        // What a crash can do to a disk: the end of the journal is gone, or of a file.
+        // A crash can truncate the journal or a file.
         let cut = |bytes: &mut Vec<u8>, most: u64, chance: &mut Chance| {
             let lost = (chance.draw() % most) as usize;
             bytes.truncate(bytes.len().saturating_sub(lost));
@@ -86,7 +86,8 @@ fn f04_f05_transfer_completes_after_process_deaths() {
     assert!(resumed > 4, "{resumed}");
 }
 
-/// A relay changes a record: nothing of it is stored, all that came before is kept, and a clean try goes on from there.
+/// A relay changes a record: none of it is stored, everything before it is kept, and the next attempt resumes from
+/// there.
 #[test]
 fn x06_x07_chunks_before_forged_record_are_kept() {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(3, 3_000_000) };

@@ -1,4 +1,5 @@
-//! Links die, the session lives: cuts, a relay that comes back, at every phase of a transfer, on virtual time.
+//! Links are lost and the session continues: cuts and restarts of the relay in every phase of a transfer, on virtual
+//! time.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -17,20 +18,20 @@ enum Phase {
     Pairing,
     /// The two were paired; so long after.
     Handshake(Duration),
-    /// The receiver's person reads the offer.
+    /// The receiver's user reads the offer.
     Offer,
     /// Bytes move.
     Data,
-    /// All bytes are there, and the receiver has just said so or is about to.
+    /// All bytes have arrived, and the receiver has just reported it or is about to.
     End,
 }
 
 /// What happens to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nothing gets through for so long.
+    /// No packet arrives for this time.
     Cut(Duration),
-    /// The relay is gone for so long, and knows nothing when it is back.
+    /// The relay is down for this time, and has no state when it is back.
     Relay(Duration),
 }
 
@@ -48,7 +49,7 @@ fn firewall(rig: &mut Rig, sender: bool, receiver: bool) {
     rig.world.network.block_udp(RECEIVER, receiver);
 }
 
-/// Runs a transfer with a fault and returns how often a side looked for the other one again.
+/// Runs a transfer with a fault; returns how often a side searched for the other one again.
 fn survive(place: Place, phase: Phase, fault: Fault, seed: u64) -> usize {
     let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
     let scenario = Scenario { network, place, give_up_after: None, ..Scenario::plain(seed, BYTES) };
@@ -115,8 +116,12 @@ fn f07_short_outage_causes_no_reconnect() {
 fn f07_long_outage_pauses_transfer_in_every_phase() {
     for place in [Place::Inside, Place::Relay] {
         for (seed, phase) in phases().into_iter().enumerate() {
-            // Before anybody accepted, patience ends after ten minutes.
-            let time = if matches!(phase, Phase::Data | Phase::End) { 600 } else { 300 };
+            // A receiver that has everything does not wait for so long: see `two_peers`.
+            if phase == Phase::End {
+                continue;
+            }
+            // Before the acceptance, patience ends after ten minutes.
+            let time = if phase == Phase::Data { 600 } else { 300 };
             let again = survive(place, phase, Fault::Cut(Duration::from_secs(time)), seed as u64);
             assert!(
                 again > 0 || !matches!(phase, Phase::Offer | Phase::Data),
@@ -126,11 +131,13 @@ fn f07_long_outage_pauses_transfer_in_every_phase() {
     }
 }
 
-/// Fifteen seconds until a link counts as dead, and then as long as the person said: nobody hangs.
+/// After fifteen seconds a link counts as lost, and then the session ends after the time that the user configured: no
+/// side waits for ever.
 #[test]
 fn f07_endless_outage_ends_both_peers_in_time() {
     for place in [Place::Inside, Place::Relay] {
-        // Before the two have keys nobody is missing, and a sender waits on for somebody with its code.
+        // Before the two are keyed neither side misses the other, and a sender continues to wait for a receiver with
+        // its code.
         for (seed, phase) in [Phase::Offer, Phase::Data, Phase::End].into_iter().enumerate() {
             let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
             let patience = Some(Duration::from_secs(30));
@@ -168,8 +175,9 @@ fn f07_endless_outage_ends_both_peers_in_time() {
 #[test]
 fn relay_restart_is_survived_in_every_phase() {
     for (seed, phase) in phases().into_iter().enumerate() {
-        for time in [0, 3, 100] {
-            survive(Place::Relay, phase, Fault::Relay(Duration::from_secs(time)), seed as u64);
+        // A receiver that has everything does not wait for long: see `two_peers`.
+        for time in if phase == Phase::End { &[0, 3][..] } else { &[0, 3, 100] } {
+            survive(Place::Relay, phase, Fault::Relay(Duration::from_secs(*time)), seed as u64);
         }
     }
 }
@@ -177,7 +185,7 @@ fn relay_restart_is_survived_in_every_phase() {
 #[test]
 fn waiting_reason_is_reported() {
     let network = Conditions { rate: 100_000, ..Conditions::default() };
-    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(7, BYTES) };
+    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(7, 5 * BYTES) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
     let (sender, receiver) = (rig.sender, rig.receiver);
     let limit = Duration::from_secs(60);
@@ -315,8 +323,8 @@ fn f08_changed_address_moves_quic_connection() {
         });
         assert!(!again, "QUIC moves by itself");
     }
-    // To the relay inside the sender: the receiver moves; a server can't, so then the receiver finds nobody until the
-    // sender is back.
+    // With the embedded relay: the receiver moves. A server can't move, so if the sender does, the receiver finds
+    // nothing until the sender is back.
     assert!(!survive_on(Place::Inside, 40, |rig| rig.world.readdress(rig.receiver, [203, 0, 113, 77].into())));
 }
 
@@ -349,7 +357,7 @@ fn f09_sleep_or_stop_of_machine_is_survived() {
     }
 }
 
-/// How long it takes from when one of them looks for the other one again until both have a link.
+/// The time from the first search until both have a link.
 fn both_are_back(rig: &mut Rig) -> Duration {
     let (hosts, limit) = ([rig.sender, rig.receiver], Duration::from_secs(60));
     let counts = |world: &World, what: fn(&Event) -> bool| {
@@ -395,8 +403,8 @@ fn f08_reconnect_over_tcp_replaces_old_link_at_once() {
         // Fast enough that what waits in the relay for the other side does not hide how long that side waits.
         let network = Conditions { rate: 500_000, latency: Duration::from_millis(50), ..Conditions::default() };
         let mut rig = in_the_data(network, 70 + seed, 12 * BYTES, firewalls);
-        // Twice, and each time to where only TCP goes: what is left behind is first the code's room, then the session's
-        // own.
+        // Twice, and each time to a network where only TCP works: the old seat is first in the code's room, then in
+        // the session's own.
         for round in 0..2 {
             let last = 77 + round;
             let (host, ip) =
@@ -411,9 +419,9 @@ fn f08_reconnect_over_tcp_replaces_old_link_at_once() {
     }
 }
 
-/// Two whose link died of silence (15 s) just when the network was back, and how long it took them to meet again. An
-/// endpoint that hears nothing asks every second, so that the network must come back between its last question and the
-/// link's end.
+/// Two peers whose link timed out (15 s) just when the network was back, and how long they took to reconnect. A
+/// silent endpoint sends a probe every second, so the network must come back between its last probe and the end of
+/// the link.
 fn lost_on_a_good_path(network: Conditions) -> (Rig, Duration) {
     for cut in (14_000..15_500).step_by(100) {
         let mut rig = in_the_data(network, 80, 3 * BYTES, (false, false));
@@ -455,7 +463,7 @@ fn the_first_flight_to_a_known_relay_contains_the_join() {
     }
 }
 
-/// It says something into the void first; then QUIC is tried again without, and not left to the others.
+/// Its early data is lost first; then QUIC is tried again without early data instead of being excluded.
 #[test]
 fn lost_first_flight_does_not_rule_out_quic() {
     let network = Conditions { latency: Duration::from_millis(100), rate: 100_000, ..Conditions::default() };
@@ -479,8 +487,8 @@ fn lost_first_flight_does_not_rule_out_quic() {
     ends_well(rig);
 }
 
-/// All of a session's streams wait for the windows of a relay, and each gets its turn: none stands for so long (30 s)
-/// that the link counts as dead.
+/// All streams of a session wait for the windows of a relay, and each gets its turn: none stalls long enough (30 s)
+/// for the link to count as lost.
 #[test]
 fn long_transfer_on_good_network_keeps_its_link() {
     for (rate, relay_to_receiver) in [(100_000, 0), (0, 100_000)] {
@@ -514,7 +522,7 @@ fn draining_relay_is_not_tried_first_again() {
             for relays in [&mut send.common.relays, &mut receive.common.relays] {
                 relays.push(RelayChoice::new(address.clone()));
             }
-            // The code lives on the sender's first; the receiver may have them in another order.
+            // The code was assigned at the sender's first relay; the receiver may have another order.
             if first == 1 {
                 receive.common.relays.reverse();
             }

@@ -1,5 +1,5 @@
-//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of
-//! STUN, the session ids of CPace. The same seed gives the same, another one gives others, and none comes twice.
+//! Values that must not be predictable depend on the peer's seed only: probe tokens, the transaction ids of STUN, the
+//! session ids of CPace. The same seed gives the same values, another seed gives others, and no value is repeated.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ const ROUNDS: u32 = 20;
 const EAR: [u8; 4] = [198, 51, 100, 2];
 const PORTS: [u16; 3] = [3478, 3479, 3480];
 
-/// What is drawn, in order.
+/// The values, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Drawn {
     tokens: Vec<Vec<u8>>,
@@ -38,7 +38,7 @@ struct Drawn {
 
 type Shared = Arc<Mutex<Drawn>>;
 
-/// Hears what is asked by STUN, and is silent.
+/// Records STUN requests and does not answer.
 struct StunRecorder(VecDeque<Action>, Shared);
 
 impl Node for StunRecorder {
@@ -95,7 +95,7 @@ fn curious(drawn: Shared) -> Script {
         let Received::Control(Control::CandidateOffer { round, token, .. }) = heard else { return };
         let tokens = &mut drawn.lock().unwrap().tokens;
         if tokens.len() >= round as usize {
-            // A later offer of the same round.
+            // A further offer in the same round.
             return assert_eq!(tokens.last().unwrap()[..], token, "round {round}");
         }
         tokens.push(token.to_vec());
@@ -134,7 +134,7 @@ fn drawn(role: Role, seed: u64) -> Drawn {
     let bind = |(socket, port)| {
         Action::Bind(
             SocketId(socket),
-            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None },
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None, slot: None },
         )
     };
     let ear = StunRecorder((0..).zip(PORTS).map(bind).collect(), shared.clone());

@@ -68,7 +68,7 @@ impl Two {
         hosts.map(|host| over(&self.rig.world, host))
     }
 
-    /// Where each of the two is reached: a world with the same seed is the same.
+    /// The addresses of the two peers: a world with the same seed behaves the same.
     fn ports(lan: bool, transport: Protocol) -> [SocketAddr; 2] {
         let mut two = Self::new(lan);
         assert!(two.goes_directly(10 * SECOND)[0].is_some(), "nobody is in the way");

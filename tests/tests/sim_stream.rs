@@ -1,5 +1,5 @@
-//! Streams on virtual time: lossy links, cuts, a relay that comes back, a reader that stops; never a byte twice, never
-//! one missing.
+//! Streams on virtual time: lossy links, cuts, a relay that restarts, a reader that stops; no byte is written twice,
+//! none is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, honest, noise}
 
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// Pieces of any size with silence between them, and what they are together.
+/// Pieces of any size with silence between them, and their concatenation.
 fn pieces(bytes: usize, salt: u64) -> (Vec<Piece>, Vec<u8>) {
     let all = noise(bytes, salt);
     let (mut pieces, mut rest, mut size) = (Vec::new(), all.as_slice(), 1);

@@ -23,7 +23,7 @@ const CLIENT: [u8; 4] = [192, 0, 2, 1];
 const BUFFER: usize = 10_000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Echoes what is sent to it, and sends so much where it is told, all bytes counted. Says what happens to it.
+/// Echoes received bytes, sends the number of bytes it is told to, and reports what happens.
 struct Talker {
     actions: VecDeque<Action>,
     said: VecDeque<String>,
@@ -80,9 +80,10 @@ impl Talker {
         let mut server = Self::default();
         let any = SocketAddr::new([0, 0, 0, 0].into(), SERVER.port());
         server.actions.push_back(Action::Listen(ListenerId(0), Listen::from(any)));
-        server
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        server.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         Box::new(server)
     }
 
@@ -95,9 +96,10 @@ impl Talker {
     fn chatterbox(every: Duration, now: Instant) -> Box<Self> {
         let mut client = Self::client(SERVER, 0, false);
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        client.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         client.chatter = Some((every, now + every));
         client.again = Some(SERVER);
         client
@@ -107,9 +109,10 @@ impl Talker {
     fn pinger(to: SocketAddr, now: Instant) -> Box<Self> {
         let mut client = Self { chatter: Some((SECOND, now + SECOND)), pings_to: to, ..Self::default() };
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        client.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         Box::new(client)
     }
 
@@ -268,7 +271,7 @@ fn add_client(world: &mut World, client: Box<Talker>) -> HostId {
     world.add(CLIENT.into(), Machine::Other(client))
 }
 
-/// What the host said since the world began, without the first address.
+/// The texts of the host since the world began, without the first address.
 fn texts(world: &World, host: HostId) -> Vec<&str> {
     world.texts(host).skip(1).collect()
 }
@@ -357,7 +360,7 @@ fn cut_tcp_connection_times_out_with_pending_data() {
     pass(&mut world, 10 * SECOND);
     assert_eq!(texts(&world, client), ["up", "TimedOut"]);
     assert_eq!(world.texts(server).filter(|text| *text == "TimedOut").count(), 1, "the busy one's other end");
-    // Who had nothing to send has noticed nothing.
+    // The side without data to send has not noticed the loss.
     pass(&mut world, 600 * SECOND);
     assert_eq!(texts(&world, idle), ["up"]);
 }
@@ -441,7 +444,7 @@ fn stopped_process_resumes_with_buffered_data() {
     pass(&mut world, 29 * SECOND);
     let before = world.texts(server).count();
     pass(&mut world, 2 * SECOND);
-    // Datagrams that came meanwhile, and no sleep.
+    // Datagrams that arrived meanwhile; there was no suspension.
     assert!(world.texts(server).count() >= before + 29);
     assert!(!world.texts(server).any(|text| text.starts_with("slept")));
     assert_eq!(texts(&world, client), ["up"], "its system answered all the time");
@@ -510,7 +513,7 @@ fn host_sends_from_nearest_or_first_interface() {
     assert!(froms.contains(&([192, 168, 1, 10].into(), SERVER)) && froms.contains(&([10, 8, 0, 2].into(), near)));
 }
 
-/// Says what its interfaces are, and hears on `[::]`.
+/// Reports its interfaces, and listens on `[::]`.
 struct Listener(VecDeque<Action>, VecDeque<String>);
 
 impl Node for Listener {
@@ -574,7 +577,7 @@ fn simulated_bind_matches_real_system() {
     let bind = |(id, addr): (usize, &&str)| {
         Action::Bind(
             SocketId(id as u8),
-            Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+            Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None, slot: None },
         )
     };
     let listener = |binds: &[&str]| {
@@ -590,7 +593,7 @@ fn simulated_bind_matches_real_system() {
     assert_eq!(said[0], "eth0 192.168.1.7/24, eth1 2001:db8::7/64, lo 127.0.0.1/8");
     assert_eq!(said[1..6], bound);
     assert_eq!(said[6..], ["Err(AddrInUse)", "Ok([::]:40000)"]);
-    // `[::]` hears IPv4 as well, and shows it as IPv6.
+    // `[::]` accepts IPv4 as well, and reports it as IPv6.
     let near = SocketAddr::new([192, 168, 1, 7].into(), 443);
     let parrot = Talker::pinger(near, world.now);
     world.add_at(vec![at(home, [192, 168, 1, 8])], Machine::Other(parrot));

@@ -139,7 +139,8 @@ fn empty_scenario_bytes_give_simplest_scenario() {
     let _ = scenario.run();
 }
 
-/// Something has its name already when the other side, the relay or the person ends it: what the disk says counts.
+/// An entry has its final name already when the other side, the relay or the user ends the transfer: the disk decides
+/// the outcome.
 #[test]
 fn started_finalization_is_not_interrupted() {
     for seed in seeds(2) {
@@ -165,7 +166,7 @@ fn started_finalization_is_not_interrupted() {
             sink.check_whole();
             let told = rig.world.end(receiver);
             assert!(matches!(told, Some(peer::Event::Done(_))), "{act}: {told:?}");
-            // Who interrupts here does not take the confirmation from the other side.
+            // A receiver that cancels here still sends the confirmation.
             assert_eq!(matches!(rig.world.end(sender), Some(peer::Event::Done(_))), act == 1, "{}", rig.told());
         }
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tallow_proto::p2p::candidate::Family;
 use tallow_proto::p2p::gather::{Config, Gather};
 
-/// Without IPv6 there is no such socket.
+/// `None` on a machine without IPv6.
 fn bind(family: Family) -> Option<UdpSocket> {
     let socket = match family {
         Family::V4 => UdpSocket::bind("0.0.0.0:0"),
@@ -28,7 +28,7 @@ fn real_stun_servers_report_reflexive_address() {
     let servers: Vec<SocketAddr> = servers.split(',').map(|addr| addr.parse().expect("an address")).collect();
     let interfaces = tallow_runtime::interfaces().expect("interfaces");
     let start = Instant::now();
-    let mut gather = Gather::new(Config { seed: tallow_runtime::seed() });
+    let mut gather = Gather::new(Config { seed: tallow_runtime::seed(), slot: None });
     gather.handle_interfaces(start, &interfaces);
     let sockets = [Family::V4, Family::V6].map(|family| (family, bind(family)));
     for (family, socket) in &sockets {

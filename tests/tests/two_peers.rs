@@ -9,19 +9,22 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
+use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, SocketId, TcpEvent, TcpId};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::peer::{Command, Common, DirectPath, Embedded, Event, Machine, Peer, ReceiveConfig, SendConfig};
+use tallow_proto::peer::{
+    Command, Common, DirectPath, Embedded, Event, Failure, Lost, Machine, Peer, ReceiveConfig, SendConfig, WaitingFor,
+};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
-use tallow_tests::sim::{Act, CODE, Conditions, Place, Rig, Scenario, identity};
+use tallow_tests::sim::{Act, CODE, Conditions, Place, Rig, Scenario, World, identity};
 
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
 const IPS: [&str; 2] = ["192.168.7.1", "192.168.7.2"];
 
-/// To, from, bytes.
+/// Destination, source, bytes.
 type Flight = (SocketAddr, SocketAddr, Vec<u8>);
 
 struct End {
@@ -66,7 +69,7 @@ impl End {
 /// What becomes of TCP connections between the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tcp {
-    /// They come up and carry nothing.
+    /// They connect, but transfer no data.
     Up,
     /// They are refused at once.
     Refused,
@@ -147,7 +150,7 @@ impl Two {
         }
     }
 
-    /// One end does all that it wants.
+    /// Processes all outputs of one end.
     fn turn(&mut self, which: usize) {
         let now = self.now;
         loop {
@@ -265,40 +268,110 @@ fn the_time_to_a_direct_path_does_not_depend_on_closed_ports() {
     assert_eq!(refused, unanswered);
 }
 
-/// A receiver that has just got everything, in a network in which nothing gets through any more.
-fn cut_off(seed: u64, place: Place) -> Rig {
-    let mut rig = Rig::new(
-        &Scenario { place, give_up_after: None, ..Scenario::plain(seed, 100_000) },
-        tallow_tests::sim::Policy::Proper,
-        tallow_tests::sim::honest(),
-    );
+/// A receiver with an offer.
+fn offered(scenario: &Scenario, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
+    let mut rig = Rig::with(scenario, tallow_tests::sim::Policy::Proper, tallow_tests::sim::honest(), change);
     let receiver = rig.receiver;
     let offered =
         |world: &mut tallow_tests::sim::World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
     assert!(rig.world.run_until(Duration::from_secs(60), offered));
+    rig
+}
+
+/// A receiver that has just put everything in place.
+fn complete(seed: u64, place: Place, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
+    let mut rig = offered(&Scenario { place, give_up_after: None, ..Scenario::plain(seed, 100_000) }, change);
+    let receiver = rig.receiver;
     rig.accept();
     assert!(rig.world.run_until(Duration::from_secs(60), |world| world.end(receiver).is_some()));
+    rig
+}
+
+/// The same, in a network in which nothing gets through any more.
+fn cut_off(seed: u64, place: Place) -> Rig {
+    let mut rig = complete(seed, place, |_, _| {});
     let before = rig.world.network.default_conditions();
     rig.world.network.set_default(Conditions { cut: true, ..before });
     rig
 }
 
+/// How long a receiver stays for its sender after its success.
+const STAYS: Duration = Duration::from_secs(20);
+
+/// How a sender ends without its confirmation: the receiver is gone, which is told apart from a transfer whose data is
+/// missing. `is_reachable`: the sender reaches the relay.
+fn is_unconfirmed(rig: &mut Rig, is_reachable: bool) {
+    let sender = rig.sender;
+    let waits =
+        |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Confirmation)));
+    // The last acknowledgements were lost as well: 12 hours.
+    let ended = rig.world.run_until(Duration::from_secs(12 * 3600 + 16), |world| world.end(sender).is_some());
+    assert!(ended && (!is_reachable || waits(&mut rig.world)), "{}", rig.told());
+    let end = rig.world.end(sender);
+    assert!(matches!(end, Some(Event::Failed(Failure::Lost(Lost::Unconfirmed)))), "{end:?}");
+}
+
 #[test]
-fn lost_final_message_is_awaited_until_timeout() {
+fn lost_final_message_is_awaited_for_seconds() {
     for (seed, place) in [(1, Place::Relay), (2, Place::Inside)] {
         let mut rig = cut_off(seed, place);
         let receiver = rig.receiver;
-        rig.world.run_until(Duration::from_secs(800), |_| false);
+        assert!(matches!(rig.world.end(receiver), Some(Event::Done(_))), "the outcome does not wait");
+        rig.world.run_until(STAYS - Duration::from_secs(1), |_| false);
         assert!(!rig.world.is_closed(receiver), "the sender may come back");
-        // The silence of the link, and fifteen minutes.
-        assert!(rig.world.run_until(Duration::from_secs(130), |world| world.is_closed(receiver)));
+        assert!(rig.world.run_until(Duration::from_secs(2), |world| world.is_closed(receiver)), "{}", rig.told());
+        if place == Place::Relay {
+            is_unconfirmed(&mut rig, false);
+        }
+    }
+}
+
+/// The sender's process is killed when everything is in place: its link ends at once or falls silent, and its last
+/// message never comes.
+#[test]
+fn f05_receiver_outlives_killed_sender_for_seconds() {
+    let tcp = Allowed::Only(Transport::Tls);
+    for (seed, place, transport) in
+        [(1, Place::Relay, Allowed::Auto), (2, Place::Inside, Allowed::Auto), (3, Place::Relay, tcp)]
+    {
+        let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+            (send.common.transport, receive.common.transport) = (transport, transport);
+        };
+        let mut rig = complete(seed, place, change);
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        rig.world.crash(sender);
+        assert!(rig.world.run_until(STAYS + Duration::from_secs(2), |world| world.is_closed(receiver)));
+        assert!(matches!(rig.world.end(receiver), Some(Event::Done(_))));
+    }
+}
+
+/// The relay is gone when everything is in place, together with all links. A sender that comes back meanwhile gets its
+/// confirmation, and one that comes later is told that there is none.
+#[test]
+fn f05_sender_is_confirmed_if_it_returns_in_time() {
+    for away in [0, 3, 10, 40, 300] {
+        let mut rig = complete(away, Place::Relay, |_, _| {});
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        rig.crash_relay();
+        rig.world.run_until(Duration::from_secs(away), |_| false);
+        rig.restart_relay();
+        let is_late = away > STAYS.as_secs();
+        assert_eq!(rig.world.is_closed(receiver), is_late, "{away}");
+        if is_late {
+            is_unconfirmed(&mut rig, true);
+        } else {
+            let closed = |world: &mut World| world.is_closed(sender) && world.is_closed(receiver);
+            assert!(rig.world.run_until(STAYS, closed), "{}", rig.told());
+            assert!(rig.report().is_done(), "{}", rig.told());
+        }
+        assert!(matches!(rig.world.end(receiver), Some(Event::Done(_))));
     }
 }
 
 #[test]
 fn cancelled_receiver_waits_a_second_for_final_message() {
     for (seed, place) in [(3, Place::Relay), (4, Place::Inside)] {
-        for after in [0, 30] {
+        for after in [0, 16] {
             let mut rig = cut_off(seed, place);
             let receiver = rig.receiver;
             rig.world.run_until(Duration::from_secs(after), |_| false);

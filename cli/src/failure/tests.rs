@@ -1,7 +1,7 @@
-use tallow_proto::link::trust::Fingerprint;
+use tallow_proto::link::Fingerprint;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::path::PathError;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 
 use super::*;
 
@@ -43,6 +43,7 @@ fn all() -> Vec<Failure> {
     let losts = [
         Lost::NoRelay,
         Lost::NoAddress,
+        Lost::NoNameService,
         Lost::NoMeetingPlace,
         Lost::NobodyWaits,
         Lost::Taken,
@@ -68,7 +69,7 @@ fn all() -> Vec<Failure> {
         FaultKind::Full { need: 1 << 40, have: 5 },
         FaultKind::Exists,
         FaultKind::Link,
-        FaultKind::Refused(Refusal::Collision),
+        FaultKind::Refused(Refusal::Twice),
         FaultKind::Refused(Refusal::Name(PathError::DotDot)),
         FaultKind::Io(io::ErrorKind::PermissionDenied),
         FaultKind::Io(io::ErrorKind::Other),
@@ -91,7 +92,7 @@ fn all() -> Vec<Failure> {
         Failure::Versions(Versions { min: 2, max: 3 }),
         Failure::Versions(Versions { min: 0, max: 0 }),
         Failure::NotAccepted,
-        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Collision }),
+        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Twice }),
         Failure::Refused(Refused { name: Untrusted::default(), why: Refusal::TooManyEntries }),
         Failure::Refused(Refused { name: foreign_text(), why: Refusal::Name(PathError::DotDot) }),
         Failure::Violation(Violation::Malformed),
@@ -158,7 +159,7 @@ fn the_changed_certificate_error_shows_how_to_accept_it() {
         let line = explain(&changed(refused), &at(Role::Sender, true)).line();
         assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
         assert!(line.contains("r.example:443"), "{line}");
-        // A pin is given on the command line and stored in no file.
+        // A pin is given on the command line and not stored in a file.
         assert_eq!(line.contains("/state/known_relays"), kept.contains(&refused), "{line}");
     }
 }

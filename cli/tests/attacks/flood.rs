@@ -1,4 +1,4 @@
-//! A relay that pairs a receiver again, although its direct path lives, and then floods it.
+//! A relay that pairs a receiver again while its direct path is alive, and then floods it.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::{Victim, has_network};
 
 /// A message that needs no key: "wrong code".
 const WRONG_CODE: [u8; 1] = [3];
-/// What is said after it: more than a receiver should take.
+/// The bytes that are sent after the pairing: more than a receiver should accept.
 const JUNK: usize = 256 << 20;
-/// How long the attack goes on at most: as long as a receiver keeps the link that waits.
+/// The longest duration of the attack: as long as a receiver keeps the pending link.
 const ATTACK: Duration = Duration::from_secs(15);
 
-/// What the relay's thread is told, and tells.
+/// The communication with the relay's thread.
 #[derive(Default)]
 struct Orders {
     cut: AtomicBool,
@@ -45,7 +45,7 @@ fn tamper(orders: Arc<Orders>) -> Tamper {
     })
 }
 
-/// Runs until it is told that it is over.
+/// Runs until it is told to stop.
 fn relay(port: u16, orders: Arc<Orders>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -76,7 +76,7 @@ fn a_flood_on_a_direct_socket_costs_a_bounded_buffer() {
     };
     let addr = SocketAddr::from(([127, 0, 0, 1], port)).to_string();
     let common = ["--relay", &addr, "--transport", "quic", "--no-port-map"];
-    // This relay gives no names away.
+    // This relay does not assign nameplates.
     let code = "room-abcdefgh1234";
     let send = ["send", &home.large("large.bin"), "--code", code];
     let mut sender = Run::new(&home, send).args(SLOWLY).args(common).piped(b"");

@@ -1,4 +1,5 @@
-//! One byte for each WebSocket frame: what a relay holds of it must follow the window and not the count of frames.
+//! WebSocket frames of one byte each: the memory of a relay must depend on the window and not on the number of
+//! frames.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +15,11 @@ use super::stage::{Home, Relay};
 
 /// Pairs of the attacker, of the 64 that one address may have.
 const PAIRS: u8 = 16;
-/// Neither relay nor kernel took a byte for so long: they will take none.
+/// If neither relay nor kernel accepts a byte for this long, they will accept none.
 const FULL_AFTER: Duration = Duration::from_secs(1);
-/// Bytes on the wire after which a relay holds enough to show the fault, several times.
+/// Bytes on the wire after which a faulty relay would hold several times the limit.
 const ENOUGH: usize = 512 << 20;
-/// How long it goes on at most.
+/// The longest duration of the attack.
 const ATTACK: Duration = Duration::from_secs(15);
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -27,7 +28,7 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConn
 /// A binary frame of one byte, masked with nothing.
 const TINY: [u8; 7] = [0x82, 0x81, 0, 0, 0, 0, 9];
 
-/// A client that was greeted and takes its seat; it is answered with this.
+/// A client that was greeted and requests its seat; the relay answers with `last`.
 fn seated(relay: SocketAddr, room: u8, role: Role, last: &RelayMessage) -> TcpStream {
     let mut socket = connect(relay);
     socket.write_all(UPGRADE).unwrap();
@@ -59,8 +60,8 @@ fn seated(relay: SocketAddr, room: u8, role: Role, last: &RelayMessage) -> TcpSt
     }
 }
 
-/// A connection in which the kernels of both ends keep as little as they can of what is not read: else they hold most
-/// of it.
+/// A connection with the smallest kernel buffers at both ends: otherwise the kernels would hold most of the unread
+/// data.
 fn connect(relay: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -94,7 +95,7 @@ fn one_byte_frames_cost_relay_no_more_than_its_windows() {
         for (socket, begun) in sockets.iter_mut().zip(&mut begun) {
             match socket.write(&tiny[*begun..]) {
                 Ok(count) => {
-                    // The next write goes on within a frame.
+                    // The next write continues within a frame.
                     *begun = (*begun + count) % TINY.len();
                     written += count;
                     moved = Instant::now();

@@ -1,5 +1,5 @@
-//! Streams of a direct path's socket without their first byte: nothing of them can be read, so nothing is judged, and
-//! all is kept.
+//! Streams to a direct path's socket without their first byte: their data can't be read or checked, so all of it is
+//! kept.
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -29,9 +29,9 @@ use super::stage::{Home, Relay, Run};
 const AT_ONCE: usize = 12;
 /// Datagrams in a row before others have their turn, and the sender time to read.
 const BURST: usize = 100;
-/// How long it goes on at most: some rounds' worth of connections.
+/// The longest duration of the attack: the connections of several rounds.
 const ATTACK: Duration = Duration::from_secs(12);
-/// Windows are 32 MiB; more is not taken.
+/// Windows are 32 MiB; more is not accepted.
 const WINDOW: u64 = 64 << 20;
 
 /// Sends as if the network were endless.
@@ -61,7 +61,7 @@ impl ControllerFactory for Reckless {
     }
 }
 
-/// Takes any certificate: it is an attacker's.
+/// Accepts any certificate, because this is an attacker.
 #[derive(Debug)]
 struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
 
@@ -111,7 +111,7 @@ fn config() -> ClientConfig {
     config
 }
 
-/// One connection with its hole.
+/// One connection whose streams lack their first byte.
 struct Hole {
     socket: UdpSocket,
     endpoint: Endpoint,
@@ -133,8 +133,8 @@ impl Hole {
         Self { socket, endpoint, handle, connection, streams: Vec::new(), began, sent: 0 }
     }
 
-    /// Hands the connection what arrived. Once the holes are made nothing is heard any more: an acknowledgement would
-    /// have the first bytes sent again.
+    /// Passes received datagrams to the connection. Once the holes exist nothing is processed any more: an
+    /// acknowledgement would cause the first bytes to be sent again.
     fn shake_hands(&mut self, victim: SocketAddr) {
         let (now, mut datagram) = (Instant::now(), [0; 2048]);
         while let Ok(len) = self.socket.recv(&mut datagram) {
@@ -156,7 +156,7 @@ impl Hole {
         self.transmit(victim, usize::MAX, true);
     }
 
-    /// The first byte of each stream goes into datagrams that are thrown away.
+    /// The first byte of each stream goes into datagrams that are dropped.
     fn make_holes(&mut self, victim: SocketAddr) {
         for dir in [Dir::Bi, Dir::Uni] {
             while let Some(stream) = self.connection.streams().open(dir) {
@@ -249,7 +249,8 @@ fn streams_with_missing_first_byte_cost_receiver_little() {
     let receiver = Run::new(&home, ["receive", "--yes", code, "--relay", &relay.name()])
         .args(["--p2p-port", &port, "--no-port-map"])
         .piped(b"");
-    // Watched from the first connection on: what the program takes for itself at its start is not the attack's.
+    // Memory is measured from the first connection on: what the program allocates at its start is not caused by the
+    // attack.
     let mut victim: Option<Victim<'_>> = None;
     let addr = SocketAddr::new(ip, port.parse().unwrap());
     let began = Instant::now();

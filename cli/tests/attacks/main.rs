@@ -1,12 +1,13 @@
-//! What strangers can make the real programs hold in memory, seen from outside: none of sender, receiver, relay and the
-//! relay inside a sender grows by more than [`MOST`] under an attack over real sockets.
+//! How much memory attackers can make the real programs use, measured from outside: neither sender, receiver, relay
+//! nor embedded relay grows by more than [`MOST`] under an attack over real sockets.
 //!
 //! | module | attacker | victim |
 //! |---|---|---|
 //! | `frames` | two clients of a relay send WebSocket frames of one byte to each other, and read nothing | relay |
-//! | `pings` | a client of the relay inside a sender asks without end, and gives no credit for the answers | sender |
-//! | `flood` | a relay floods a link that waits beside a direct one | receiver |
-//! | `holes` | clients of a direct path's socket fill all streams but for their first byte | receiver |
+//! | `pings` | a client of the embedded relay sends requests without end, and gives no credit for the answers |
+//! sender |
+//! | `flood` | a relay floods a pending link beside a direct one | receiver |
+//! | `holes` | clients of a direct path's socket send all streams without their first byte | receiver |
 
 #![cfg(target_os = "linux")]
 
@@ -20,8 +21,8 @@ mod stage;
 
 use stage::Program;
 
-/// How many bytes a program may grow by here. No attack may cost it 64 MiB; a debug build on a busy machine takes an
-/// attack slower than it could come, so half of that is as good as all.
+/// How many bytes a program may grow by. No attack may cost 64 MiB; a debug build on a busy machine processes an
+/// attack more slowly, so the limit here is half of that.
 const MOST: u64 = 32 << 20;
 
 /// A program whose memory is watched from now on.
@@ -40,7 +41,7 @@ impl<'a> Victim<'a> {
         self.program.peak().expect("it lives").saturating_sub(self.before)
     }
 
-    /// Whether the attack did what it should not; then it need not go on.
+    /// Whether the program has exceeded the limit; the attack then need not continue.
     fn is_over_the_limit(&self) -> bool {
         self.growth() > MOST
     }

@@ -1,4 +1,4 @@
-//! Questions to the relay inside a sender, from a client that takes no answer.
+//! Requests to the embedded relay, from a client that accepts no answers.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ use super::stage::{Home, Run};
 
 /// Clients at one time.
 const GUESTS: usize = 16;
-/// A sender gives a client up that has not said what it wants within 10 s.
+/// A sender drops a client that has not sent its request within 10 s.
 const ATTACK: Duration = Duration::from_secs(12);
 
 struct Guest {
@@ -40,7 +40,7 @@ impl Guests {
     fn new(victim: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
-        // No credit for what is said to it; and what it has to say is not counted before it is on its way.
+        // No credit for answers; and a large send window for its requests.
         let profile = Profile { stream_receive_window: 1, send_window: 512 << 10, ..Profile::peer() };
         let unix_time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let mut quic = Quic::client(&profile, unix_time, &tallow_runtime::seed());
@@ -107,7 +107,7 @@ impl Guests {
 fn endless_pings_cost_sender_a_bounded_queue() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
-    // The port is free now; the sender takes it for both families.
+    // The port is free now; the sender binds it for both families.
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut sender = Run::new(&home, ["send", &file]).env("TALLOW_PORT", &port.to_string()).piped(b"");
     sender.code();

@@ -1,11 +1,11 @@
-//! C01: what is no code ends with a usage error before a byte is on the wire.
+//! C01: an invalid code ends with a usage error before a byte is sent.
 
 use std::net::UdpSocket;
 
 use super::stage::{End, Home, Run, SOON};
 
-/// Bytes on the wire: the relay that is named is a socket of the test's, and the system calls are looked at where
-/// strace is there.
+/// Detects bytes on the wire: the relay in the options is a socket of the test, and system calls are traced if strace
+/// is available.
 struct Wire {
     socket: UdpSocket,
     home: Home,
@@ -23,7 +23,7 @@ impl Wire {
         if with_relay { run.env("TALLOW_RELAY", &relay) } else { run }
     }
 
-    /// Runs to the end: how it ended, and what it did with sockets of the internet, if that can be seen here.
+    /// Runs to the end: the exit status, and the calls on internet sockets if they can be traced here.
     fn traced(&self, run: Run, input: &[u8]) -> (End, Option<Vec<String>>) {
         let log = self.home.text("trace");
         if !has_strace() {
@@ -40,7 +40,7 @@ impl Wire {
     }
 }
 
-fn has_strace() -> bool {
+pub fn has_strace() -> bool {
     let run = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     let has = run.is_ok_and(|output| output.status.success());
     if !has {
@@ -69,7 +69,7 @@ fn c01_invalid_code_causes_no_network_traffic() {
     assert!(long.len() > 10 << 10);
     for code in ["MySecretPass", "", "7", "7-", "-a-b", &long] {
         is_no_code(&wire, &|with_relay| wire.run(&[code], with_relay), b"");
-        // The same by the other ways; where nothing is an empty line, it is the end of the input.
+        // The same code by other ways; if an empty line counts as no input, the input ends.
         is_no_code(&wire, &|with_relay| wire.run(&[], with_relay), code.as_bytes());
         let file = wire.home.file("code", code.as_bytes());
         is_no_code(&wire, &|with_relay| wire.run(&["--code-file", &file], with_relay), b"");
@@ -85,7 +85,7 @@ fn c01_invalid_code_causes_no_network_traffic() {
     is_no_code(&wire, &|with_relay| wire.run(&["--code-file", "-"], with_relay), b"\xff\xfe\n");
 }
 
-/// The harness sees what a code that is one sets off, or the test above proves nothing.
+/// The test detects the traffic of a valid code; otherwise the test above would prove nothing.
 #[test]
 fn c01_valid_code_causes_network_traffic() {
     let wire = Wire::new();
@@ -106,7 +106,7 @@ fn c01_valid_code_causes_network_traffic() {
     }
 }
 
-/// strace keeps signals to itself; what it runs is its child.
+/// strace does not forward signals; the program that it runs is its child.
 fn end_children(pid: u32) {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {

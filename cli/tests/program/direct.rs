@@ -1,4 +1,4 @@
-//! Direct paths on the command line: what is asked for, and what is told where there is none.
+//! Direct paths on the command line: the options, and the messages if there is no direct path.
 
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
@@ -35,8 +35,8 @@ fn contradictory_or_invalid_options_are_usage_errors() {
     }
 }
 
-/// Where this machine has a network, the transfer moves to it; both sides say so, and the port is the one that was
-/// asked for.
+/// If this machine has a network, the transfer moves to it; both sides report this, and the port is the configured
+/// one.
 #[test]
 fn path_change_is_reported_on_both_sides() {
     let has_network = std::fs::read_to_string("/proc/net/fib_trie").is_ok_and(|routes| {

@@ -1,11 +1,10 @@
-//! Signals: the clean end, the quick one, and what is left of either.
+//! Signals: the graceful end, the immediate one, and what each of them leaves behind.
 
 use rustix::process::Signal;
 
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
-/// What may stay after a run that was interrupted: what another try goes on from, under no final name, and the
-/// certificates of relays.
+/// An interrupted run may leave only the data for resuming, without final names, and the certificates of relays.
 #[track_caller]
 fn nothing_is_left(home: &Home) {
     let placed: Vec<String> = home.list("into").into_iter().filter(|name| !name.starts_with(".tallow-")).collect();
@@ -42,7 +41,7 @@ fn ctrl_c_ends_waiting_sender_and_frees_its_room() {
     let end = sender.end();
     end.is(130, "tallow: interrupted; run `tallow send` again for a new code");
     assert!(end.restored && !end.shown.contains("^C"), "{}", end.shown);
-    // Its room went with it.
+    // Its room was removed with it.
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
     receiver.expect("No sender is waiting with this code yet; trying again");
     receiver.signal(Signal::INT);
@@ -117,8 +116,8 @@ fn f10_signalled_receiver_exits_with_signal_code() {
     nothing_is_left(&home);
 }
 
-/// The relay stands still and there is no other path, so that the farewell of the first signal takes its time; the
-/// second signal has a code of its own.
+/// The relay is stopped and there is no other path, so that the farewell after the first signal takes time; the
+/// second signal has an exit code of its own.
 #[test]
 fn f10_second_signal_ends_receiver_at_once() {
     let home = Home::new();
@@ -129,7 +128,7 @@ fn f10_second_signal_ends_receiver_at_once() {
     receiver.expect_asked("Accept? [y/N] ");
     relay.program.stop();
     receiver.keys("\x03");
-    // The question is withdrawn, so the first signal was heard.
+    // The question is withdrawn, so the first signal was handled.
     receiver.expect_asked("\n");
     receiver.signal(Signal::TERM);
     let end = receiver.end();

@@ -6,9 +6,13 @@ use serde_json::Value;
 
 use super::stage::{Home, Relay, receiving, sending};
 
-fn done(out: &str) -> Value {
+fn events(out: &str, kind: &str) -> Vec<Value> {
     let events = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    events.into_iter().find(|event| event["event"] == "done").unwrap_or_else(|| panic!("not done: {out}"))
+    events.filter(|event| event["event"] == kind).collect()
+}
+
+fn done(out: &str) -> Value {
+    events(out, "done").pop().unwrap_or_else(|| panic!("not done: {out}"))
 }
 
 /// At this rate what is skipped would take two minutes.
@@ -29,8 +33,9 @@ fn what_is_skipped_is_not_sent_and_both_sides_say_so() {
     sent.is(0, "Skipped by the receiver, because they already exist there:\n  large.bin");
     for end in [&sent, &received] {
         let done = done(&end.out);
-        assert_eq!((done["files"].as_u64(), done["bytes"].as_u64()), (Some(0), Some(0)));
-        assert_eq!(done["skipped"], serde_json::json!({"count": 1, "entries": [{"name": "large.bin"}]}));
+        let counts = ["files", "bytes", "skipped"].map(|count| done[count].as_u64());
+        assert_eq!(counts, [Some(0), Some(0), Some(1)]);
+        assert_eq!(events(&end.out, "skipped"), [serde_json::json!({"event": "skipped", "path": "large.bin"})]);
     }
     assert_eq!(fs::read_to_string(home.path("into").join("large.bin")).unwrap(), "mine");
 }
@@ -55,11 +60,7 @@ fn of_a_directory_only_what_is_missing_is_sent() {
     let sent = sender.end();
     sent.is(0, "Sent 20 files");
     for end in [&sent, &received] {
-        let done = done(&end.out);
-        assert_eq!(
-            (done["skipped"]["count"].as_u64(), done["skipped"]["entries"].as_array().unwrap().len()),
-            (Some(20), 20)
-        );
+        assert_eq!((done(&end.out)["skipped"].as_u64(), events(&end.out, "skipped").len()), (Some(20), 20));
     }
     for number in 0..40 {
         let arrived = fs::read_to_string(home.path("into").join(format!("d/{number:02}"))).unwrap();
@@ -68,7 +69,7 @@ fn of_a_directory_only_what_is_missing_is_sent() {
 }
 
 #[test]
-fn names_that_were_changed_are_in_the_last_event() {
+fn names_that_were_changed_are_named_and_counted() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"theirs");
@@ -76,7 +77,11 @@ fn names_that_were_changed_are_in_the_last_event() {
     let (sender, code) = sending(&home, &relay, &file, &[]);
     let received = receiving(&home, &relay).args(["--json", "--yes", "--rename", &code]).piped(b"").end();
     received.is(0, "Received 1 file");
-    let renamed = serde_json::json!({"count": 1, "entries": [{"name": "notes.txt", "here": "notes (1).txt"}]});
-    assert_eq!(done(&received.out)["renamed"], renamed);
-    sender.end().is(0, "Sent 1 file");
+    let renamed = serde_json::json!({"event": "renamed", "from": "notes.txt", "to": "notes (1).txt"});
+    assert_eq!(events(&received.out, "renamed"), [renamed]);
+    let sent = sender.end();
+    sent.is(0, "Sent 1 file");
+    for end in [&sent, &received] {
+        assert_eq!(done(&end.out)["renamed"], 1);
+    }
 }

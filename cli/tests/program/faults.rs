@@ -1,13 +1,15 @@
-//! Machines that have little, senders that die, and what is too small or too much: rows F05, F12 and F13 on the real
-//! program.
+//! Machines with few resources, senders that crash, and transfers that are very small or very large: rows F05, F12
+//! and F13 on the real program.
 
 use std::fs;
+use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
+use super::codes::has_strace;
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
-/// What a process that is killed can't say, its TCP connection does.
+/// A killed process can't send a farewell, but its TCP connection ends.
 const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
 
 #[test]
@@ -24,7 +26,7 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     let end = receiving(&home, &relay).args(impatient).args(["--yes", &code]).piped(b"").end();
     end.is(5, "tallow: no sender is waiting with this code");
 
-    // While the receiver's person reads the offer.
+    // While the receiving user reads the offer.
     let (sender, code) = sending(&home, &relay, &small, &TCP);
     let mut receiver = receiving(&home, &relay).args(impatient).arg(&code).on_terminal();
     receiver.expect_asked("Accept? [y/N] ");
@@ -33,7 +35,7 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     assert_eq!(end.code, 5, "{}", end.shown);
     assert!(end.restored);
 
-    // While bytes move; the next try goes on from what arrived.
+    // While bytes are transferred; the next attempt resumes from what arrived.
     let large = home.large("large.bin");
     let slowly: Vec<&str> = TCP.into_iter().chain(SLOWLY).collect();
     let (sender, code) = sending(&home, &relay, &large, &slowly);
@@ -50,7 +52,52 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     assert_eq!(fs::metadata(home.path("into").join("large.bin")).unwrap().len(), 256 << 20);
 }
 
-/// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
+/// The receiver is stopped as it puts its file in place, and the sender is killed meanwhile: neither its farewell nor
+/// the sender comes. The receiver succeeds, and ends within seconds: `end` waits for a minute at most.
+#[test]
+fn f05_receiver_succeeds_if_sender_dies_at_end() {
+    if !has_strace() {
+        return;
+    }
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    // Over TCP the link ends with its sender; over QUIC it falls silent.
+    let runs = [("tokio", "tcp"), ("smol", "quic")].map(|(runtime, transport)| {
+        let with = ["--runtime", runtime, "--transport", transport, "--no-p2p"];
+        let (sender, code) = sending(&home, &relay, &file, &with);
+        let (log, out) = (home.text(&format!("{transport}.log")), home.text(&format!("out-{transport}")));
+        fs::create_dir(&out).unwrap();
+        let stop =
+            ["strace", "-f", "-qq", "-e", "trace=renameat2", "-e", "inject=renameat2:signal=SIGSTOP", "-o", &log];
+        let run = receiving(&home, &relay).args(with).args(["--json", "--yes", "--out", &out, &code]).under(&stop);
+        let receiver = run.piped(b"");
+        let stopped = stopped_thread(&log);
+        sender.signal(Signal::KILL);
+        assert_eq!(sender.end().code, 137);
+        rustix::process::kill_process(stopped, Signal::CONT).unwrap();
+        (receiver, out)
+    });
+    for (receiver, out) in runs {
+        let end = receiver.end();
+        end.is(0, "Received 1 file");
+        assert!(end.out.contains(r#""event":"done""#), "{}", end.out);
+        assert_eq!(fs::read(format!("{out}/notes.txt")).unwrap(), b"hello");
+    }
+}
+
+/// Waits until strace has seen the program stop, and gives the thread that it names.
+fn stopped_thread(log: &str) -> Pid {
+    loop {
+        let seen = fs::read_to_string(log).unwrap_or_default();
+        if let Some(line) = seen.lines().find(|line| line.contains("--- stopped by SIGSTOP ---")) {
+            return Pid::from_raw(line.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// With `TALLOW_LONG`: 100,000 empty files, and a file of more than 4 GiB.
 #[test]
 fn f12_empty_directory_and_many_empty_files_arrive() {
     let home = Home::new();

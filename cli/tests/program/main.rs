@@ -1,5 +1,5 @@
-//! The real program as people and scripts meet it: on a terminal and with pipes, with signals, through a relay, and
-//! with what it must never let out.
+//! The real program as users and scripts use it: on a terminal and with pipes, with signals, through a relay, and
+//! with secrets that it must never reveal.
 
 mod changing;
 mod codes;

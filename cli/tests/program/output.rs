@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::stage::{End, Home, Relay, Run, receiving, sending, wrong};
 
-/// Standard output as events: each line is an object whose name comes first.
+/// Standard output as events: each line is an object whose first field is its name.
 #[track_caller]
 fn events(end: &End) -> Vec<Value> {
     assert!(end.out.ends_with('\n'), "{}", end.out);
@@ -78,7 +78,7 @@ fn json_mode_reports_errors_as_events() {
     assert_eq!((usage.code, one(&events(&usage), "error")["kind"].as_str()), (2, Some("usage")));
 }
 
-/// With `--json`, on a terminal, only events reach standard output, and the questions stay where the person is.
+/// With `--json` on a terminal, only events are written to standard output, and questions are shown on the terminal.
 #[test]
 fn json_mode_on_terminal_still_asks_question() {
     let home = Home::new();
@@ -109,7 +109,7 @@ fn quiet_mode_prints_only_code_and_errors() {
     assert!(end.code == 2 && end.shown.starts_with("tallow: ") && end.shown.lines().count() == 1, "{}", end.shown);
 }
 
-/// Quiet or not, on a terminal the person sees what is offered before the question.
+/// With or without `--quiet`, a user on a terminal sees the offer before the question.
 #[test]
 fn quiet_mode_still_shows_offer_before_question() {
     let home = Home::new();

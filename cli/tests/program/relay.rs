@@ -40,7 +40,39 @@ fn password_relay_serves_only_clients_with_password() {
     sender.end().is(0, "Sent 1 file");
 }
 
-/// R06 for one pair: the whole log, at its highest, after the relay was told to end.
+/// A relay answers a second receiver with another cause than one whose sender is not there.
+#[test]
+fn second_receiver_at_relay_gets_code_taken() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &["-v"]);
+    let file = home.file("notes.txt", b"hello");
+    for runtime in ["tokio", "smol"] {
+        let with = ["--runtime", runtime, "--no-p2p"];
+        let (sender, code) = sending(&home, &relay, &file, &with);
+        let mut first = receiving(&home, &relay).args(with).args(["--overwrite", &code]).on_terminal();
+        first.expect_asked("Accept? [y/N] ");
+        let second = |code: &str| {
+            let run = receiving(&home, &relay).args(with).args(["--json", "--yes", "--give-up-after", "1s", code]);
+            run.piped(b"").end()
+        };
+        let taken = second(&code);
+        taken.is(5, "tallow: another receiver used this code; ask the sender whether that was intended");
+        assert!(taken.out.contains(r#""for":"turn""#), "{}", taken.out);
+        assert!(taken.out.contains("another receiver used this code"), "{}", taken.out);
+        let unknown = second("999999-zebra-zebra-zebra");
+        unknown.is(5, "tallow: no sender is waiting with this code");
+        assert!(unknown.out.contains(r#""for":"sender""#), "{}", unknown.out);
+        first.keys("y\n");
+        first.end().is(0, "Received 1 file");
+        sender.end().is(0, "Sent 1 file");
+    }
+    let Relay { mut program, .. } = relay;
+    program.expect("reason=taken");
+    program.signal(Signal::TERM);
+    program.end();
+}
+
+/// R06 for one pair: the whole log at its highest level, after the relay was terminated.
 #[test]
 fn terminated_relay_ends_and_its_log_has_no_addresses() {
     let home = Home::new();
@@ -64,7 +96,7 @@ fn terminated_relay_ends_and_its_log_has_no_addresses() {
     }
 }
 
-/// IPv4 and IPv6 as anybody writes them, with a port or without.
+/// IPv4 and IPv6 in the usual notations, with or without a port.
 fn names_an_address(line: &str) -> bool {
     let words = line.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
     words.into_iter().any(|word| {
@@ -96,7 +128,7 @@ fn a_changed_certificate_is_refused_with_a_hint() {
     relay.program.signal(Signal::TERM);
     assert_eq!(relay.program.end().code, 0);
 
-    // At the same address, but with the state of another machine.
+    // At the same address, but with another state directory.
     let relay = Relay::at(&name, &other, &[]);
     assert_ne!(relay.fingerprint, first);
     let send = || Run::new(&home, ["send", &file, "--relay", &name]);
@@ -106,7 +138,7 @@ fn a_changed_certificate_is_refused_with_a_hint() {
     end.is(8, &format!("use --relay-pin {}, or remove the line of {name} from {known}", relay.fingerprint));
     assert!(!end.shown.contains("Code: "));
 
-    // As it says.
+    // As the message recommends.
     let mut sender = send().args(["--relay-pin", &relay.fingerprint]).piped(b"");
     let code = sender.code();
     let receive = || receiving(&home, &relay).args(["--yes", "--overwrite", &code]);
@@ -154,8 +186,8 @@ fn relay_without_descriptors_warns_once() {
     assert_eq!(end.shown.matches("connections cannot be accepted").count(), 1, "{}", end.shown);
 }
 
-/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or
-/// its end. Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
+/// A client that sends these bytes one by one, each in its own datagram; returns the messages that it receives until
+/// `last` or its end. Each client needs its own number, or the relay assigns its datagrams to the previous one.
 fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMessage) -> (Vec<RelayMessage>, bool) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(relay.addr).unwrap();
@@ -208,8 +240,8 @@ fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMes
     (heard, closed)
 }
 
-/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is:
-/// `p07_…` in `proto`.)
+/// P07 over real sockets: a greeting in single bytes is accepted. (`p07_…` in `proto` measures its cost without a
+/// clock.)
 #[test]
 fn p07_single_byte_greetings_and_large_frames_are_served() {
     let home = Home::new();

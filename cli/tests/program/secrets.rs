@@ -1,5 +1,5 @@
-//! C02: a code that comes by a way that is not the command line, a file's name and its contents are nowhere outside the
-//! two processes.
+//! C02: a code that is not given on the command line, a file's name and its contents do not appear outside the two
+//! processes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +17,7 @@ const NAME: &str = "filename-canary-81f3.txt";
 const CONTENTS: &[u8; 64] = b"0f47c9a1-file-contents-canary-e5b8d2-never-outside-two-processes";
 const RELAY_PASSWORD: &str = "relay-password-canary-5d0e";
 
-/// Carries datagrams between clients and a relay, and keeps a copy of each.
+/// Forwards datagrams between clients and a relay, and keeps a copy of each.
 struct Proxy {
     addr: SocketAddr,
     seen: Arc<Mutex<Vec<u8>>>,
@@ -46,7 +46,7 @@ impl Proxy {
                         back.push(std::thread::spawn(move || {
                             pump(&down, &over, &mut |datagram, _| {
                                 seen.lock().unwrap().extend_from_slice(datagram);
-                                // QUIC sends again what is lost.
+                                // QUIC retransmits lost datagrams.
                                 let _ = to_client.send_to(datagram, from);
                             });
                         }));
@@ -83,7 +83,7 @@ fn hits(text: &[u8], canary: &[u8]) -> usize {
     text.windows(canary.len()).filter(|window| window == &canary).count()
 }
 
-/// All that a process has in memory that can be read; `None` where the system denies access.
+/// The readable memory of a process; `None` if the system denies access.
 fn memory(pid: u32) -> Option<Vec<u8>> {
     let mem = File::open(format!("/proc/{pid}/mem")).ok()?;
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
@@ -120,7 +120,7 @@ fn notified_others(pids: &[u32]) -> Vec<u8> {
     all
 }
 
-/// The log of a side: all that it said but the lines in which the person is told or types the code.
+/// The log of a side: its output without the lines in which the user gets or types the code.
 fn log(said: &str, typed: &str) -> String {
     let told = [
         "Code: ",
@@ -240,7 +240,7 @@ fn c02_secret_search_finds_known_secrets() {
     socket.recv(&mut [0; 100]).unwrap();
     assert_eq!(hits(&proxy.end(), CONTENTS), 1);
 
-    // Words of its own: the test above runs at the same time, and looks at every command line.
+    // Different words, because the test above runs at the same time and searches every command line.
     let code = "7-marzipancanary-on-the-command-line".to_owned();
     let relay = socket.local_addr().unwrap().to_string();
     let receiver = Run::new(&home, ["receive", "--relay", &relay, &code]).piped(b"");
@@ -252,8 +252,8 @@ fn c02_secret_search_finds_known_secrets() {
     assert!(log(&format!("Code: {code}\nTRACE {code}"), &code).contains(&code));
 }
 
-/// No core file, and no look into it by others of the same user: what can't be dumped belongs to root in `/proc`,
-/// whoever runs it.
+/// No core file, and no access to the memory by other processes of the same user: a process that can't be dumped
+/// belongs to root in `/proc`, whichever user runs it.
 #[test]
 fn c02_no_process_can_be_dumped() {
     let home = Home::new();

@@ -1,5 +1,5 @@
-//! Where the real program runs: a home of its own, a relay on a port that the system chose, pipes or a terminal, and
-//! whatever it says.
+//! The environment of the real program: its own home, a relay on a port that the system chose, pipes or a terminal,
+//! and the captured output.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::termios::{Termios, tcgetattr};
 use tempfile::TempDir;
 
-/// Nothing takes this long; whatever does, never comes.
+/// Nothing takes this long; an event that has not happened by then will not happen.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// One machine: a home, a place to send from and one to receive into.
@@ -53,8 +53,7 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say
-    /// something.
+    /// A sparse file of zeros. With [`SLOWLY`] it takes minutes to transfer, so that the test has time to act.
     pub fn large(&self, name: &str) -> String {
         let path = self.path("from").join(name);
         fs::File::create(&path).unwrap().set_len(256 << 20).unwrap();
@@ -78,7 +77,7 @@ impl Home {
         all
     }
 
-    /// Only what a test says is in the environment.
+    /// The environment contains only what a test sets.
     fn environment(&self) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = ["PATH", "LLVM_PROFILE_FILE"]
             .iter()
@@ -134,7 +133,7 @@ impl Run {
         self
     }
 
-    /// As a user who is not root; `None` where that can't be.
+    /// Runs as a user who is not root; `None` if that is not possible.
     pub fn unprivileged(mut self) -> Option<Self> {
         if rustix::process::getuid().is_root() {
             const NOBODY: u32 = 65_534;
@@ -163,7 +162,7 @@ impl Run {
         let mut child = self.spawn();
         // A program that does not read its input ends without it.
         let _ = child.stdin.take().unwrap().write_all(input);
-        let out = Said::default();
+        let out = Captured::default();
         let reader = out.listen(child.stdout.take().unwrap());
         Program::of(child, out, vec![reader])
     }
@@ -174,12 +173,12 @@ impl Run {
         let mut command = Command::new(program);
         command.args(words).env_clear().envs(self.environment).current_dir(self.into).stdin(Stdio::null()).stderr(err);
         let mut child = command.stdout(out.unwrap_or_else(Stdio::piped)).spawn().unwrap();
-        let out = Said::default();
+        let out = Captured::default();
         let readers = child.stdout.take().map(|stdout| out.listen(stdout)).into_iter().collect();
-        Program { child, shown: Said::default(), out, at: 0, readers, terminal: None }
+        Program { child, shown: Captured::default(), out, at: 0, readers, terminal: None }
     }
 
-    /// On a terminal that shows nothing any more, as after Ctrl-S, and that has taken all it can.
+    /// Runs on a stopped terminal, as after Ctrl-S, whose buffer is full.
     pub fn on_stopped_terminal(self) -> Program {
         let (pty, pts) = pty_process::blocking::open().unwrap();
         let found = tcgetattr(&pts).unwrap();
@@ -187,7 +186,7 @@ impl Run {
         let (program, words) = self.line();
         let command = pty_process::blocking::Command::new(program).args(words).env_clear().envs(self.environment);
         let child = command.current_dir(self.into).spawn_borrowed(&pts).unwrap();
-        let (shown, out) = (Said::default(), Said::default());
+        let (shown, out) = (Captured::default(), Captured::default());
         let terminal = Some(Terminal { pty: Arc::new(pty), pts, found });
         Program { child, shown, out, at: 0, readers: Vec::new(), terminal }
     }
@@ -196,7 +195,7 @@ impl Run {
     pub fn fed(self, feed: impl FnOnce(ChildStdin) + Send + 'static) -> Program {
         let mut child = self.spawn();
         let into = child.stdin.take().unwrap();
-        let out = Said::default();
+        let out = Captured::default();
         let readers = vec![out.listen(child.stdout.take().unwrap()), std::thread::spawn(move || feed(into))];
         Program::of(child, out, readers)
     }
@@ -206,7 +205,7 @@ impl Run {
         let mut child = self.spawn();
         drop(child.stdin.take());
         let from = child.stdout.take().unwrap();
-        Program::of(child, Said::default(), vec![std::thread::spawn(move || read(from))])
+        Program::of(child, Captured::default(), vec![std::thread::spawn(move || read(from))])
     }
 
     fn spawn(self) -> Child {
@@ -242,7 +241,7 @@ impl Run {
         pty.resize(pty_process::Size::new(40, 160)).unwrap();
         let found = tcgetattr(&pts).unwrap();
         let pty = Arc::new(pty);
-        let (shown, out) = (Said::default(), Said::default());
+        let (shown, out) = (Captured::default(), Captured::default());
         let mut readers = vec![shown.listen(Master(pty.clone()))];
         let (program, words) = self.line();
         let mut command = pty_process::blocking::Command::new(program)
@@ -271,9 +270,9 @@ fn as_started_by_a_person() -> &'static [&'static str] {
     if is_ignored { &["env", "--default-signal=INT"] } else { &[] }
 }
 
-/// Writes until a pipe or a terminal takes no byte more.
+/// Writes until a pipe or a terminal accepts no more bytes.
 pub fn fill(stream: &impl AsFd) {
-    // The same by another handle: that of the program goes on to wait.
+    // By another descriptor, because that of the program must stay blocking.
     let path = format!("/proc/self/fd/{}", stream.as_fd().as_raw_fd());
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let other = rustix::fs::open(path, flags, Mode::empty()).unwrap();
@@ -282,9 +281,9 @@ pub fn fill(stream: &impl AsFd) {
     }
 }
 
-/// What a stream said so far.
+/// The captured output of a stream.
 #[derive(Debug, Clone, Default)]
-struct Said(Arc<Stream>);
+struct Captured(Arc<Stream>);
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -298,7 +297,7 @@ struct Words {
     over: bool,
 }
 
-impl Said {
+impl Captured {
     fn listen(&self, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
         let said = self.clone();
         std::thread::spawn(move || {
@@ -320,7 +319,7 @@ impl Said {
         self.0.said.lock().unwrap().bytes.clone()
     }
 
-    /// Where this begins, at or behind `from`; `None` if the stream ends, or time does, without it.
+    /// The position of `what` at or after `from`; `None` if the stream or the time ends first.
     fn find(&self, what: &str, from: usize) -> Option<usize> {
         let end = Instant::now() + SOON;
         let mut all = self.0.said.lock().unwrap();
@@ -336,7 +335,7 @@ impl Said {
     }
 }
 
-/// The far end of a terminal. Reading it fails when no process holds the near end.
+/// The master side of a terminal. Reading it fails when no process has the other side open.
 struct Master(Arc<Pty>);
 
 impl Read for Master {
@@ -354,13 +353,13 @@ struct Terminal {
 /// How it ended.
 #[derive(Debug)]
 pub struct End {
-    /// As a shell would say it.
+    /// The exit code as a shell reports it.
     pub code: i32,
     /// Standard error; on a terminal, all that it showed.
     pub shown: String,
     /// Standard output, where it is a pipe.
     pub out: String,
-    /// The same bytes, unread.
+    /// The same output as bytes.
     pub raw: Vec<u8>,
     /// Whether the terminal is set as it was found.
     pub restored: bool,
@@ -369,7 +368,7 @@ pub struct End {
 }
 
 impl End {
-    /// It ended like this, and said this.
+    /// Checks the exit code and that the output contains `line`.
     #[track_caller]
     pub fn is(&self, code: i32, line: &str) -> &Self {
         assert_eq!(self.code, code, "{}", self.shown);
@@ -381,16 +380,16 @@ impl End {
 /// The program as it runs. It is ended by its own id.
 pub struct Program {
     child: Child,
-    shown: Said,
-    out: Said,
+    shown: Captured,
+    out: Captured,
     at: usize,
     readers: Vec<JoinHandle<()>>,
     terminal: Option<Terminal>,
 }
 
 impl Program {
-    fn of(mut child: Child, out: Said, mut readers: Vec<JoinHandle<()>>) -> Self {
-        let shown = Said::default();
+    fn of(mut child: Child, out: Captured, mut readers: Vec<JoinHandle<()>>) -> Self {
+        let shown = Captured::default();
         readers.push(shown.listen(child.stderr.take().unwrap()));
         Self { child, shown, out, at: 0, readers, terminal: None }
     }
@@ -399,7 +398,7 @@ impl Program {
         self.child.id()
     }
 
-    /// Waits until this is shown, behind what was expected before, and returns the rest of its line.
+    /// Waits until `what` appears after the previous match, and returns the rest of its line.
     #[track_caller]
     pub fn expect(&mut self, what: &str) -> String {
         let Some(at) = self.shown.find(what, self.at) else {
@@ -410,7 +409,7 @@ impl Program {
         String::from_utf8_lossy(&self.shown.all()[self.at..line]).trim_end().to_owned()
     }
 
-    /// The same for what no line end follows, such as a question.
+    /// Like [`Self::expect`], for text without a line ending, such as a question.
     #[track_caller]
     pub fn expect_asked(&mut self, what: &str) {
         let Some(at) = self.shown.find(what, self.at) else {
@@ -419,7 +418,7 @@ impl Program {
         self.at = at + what.len();
     }
 
-    /// The same on standard output, where it is a pipe.
+    /// Like [`Self::expect`], on standard output if it is a pipe.
     #[track_caller]
     pub fn expect_out(&mut self, what: &str) {
         let found = self.out.find(what, 0);
@@ -435,8 +434,8 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Stops it, until [`Signal::CONT`]: all of its threads stand still when this returns, which a signal alone does
-    /// not promise.
+    /// Stops the process until [`Signal::CONT`]: when this returns, all of its threads are stopped, which sending the
+    /// signal alone does not guarantee.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         waitid(WaitId::Pid(Pid::from_child(&self.child)), WaitIdOptions::STOPPED).unwrap();
@@ -450,14 +449,14 @@ impl Program {
         code.trim_start_matches("\x1b[1m").trim_end_matches("\x1b[0m").to_owned()
     }
 
-    /// The most memory that it had so far, in bytes; `None` where the system does not report it.
+    /// The peak of its memory in bytes; `None` if the system does not report it.
     pub fn peak(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         peak.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib << 10)
     }
 
-    /// All that it showed so far.
+    /// The output so far.
     pub fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.shown.all()).into_owned()
     }
@@ -487,7 +486,7 @@ impl Program {
             reader.join().unwrap();
         }
         let raw = [self.shown.all(), self.out.all()].concat();
-        let text = |said: &Said| String::from_utf8_lossy(&said.all()).into_owned();
+        let text = |said: &Captured| String::from_utf8_lossy(&said.all()).into_owned();
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
         End { code, shown: text(&self.shown), out: text(&self.out), raw, restored, peak }
     }
@@ -526,7 +525,7 @@ impl Relay {
     }
 }
 
-/// What a sender is told so that a [`Home::large`] takes minutes.
+/// Options of a sender with which a [`Home::large`] takes minutes.
 pub const SLOWLY: [&str; 3] = ["--no-compress", "--limit", "2MiB/s"];
 
 /// A sender that waits with its code behind this relay.
@@ -536,7 +535,7 @@ pub fn sending(home: &Home, relay: &Relay, file: &str, options: &[&str]) -> (Pro
     (sender, code)
 }
 
-/// A receiver that is to be given a code.
+/// A receiver, whose code the test adds.
 pub fn receiving(home: &Home, relay: &Relay) -> Run {
     Run::new(home, ["receive", "--relay", &relay.name()])
 }

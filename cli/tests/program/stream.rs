@@ -1,4 +1,4 @@
-//! Pipes through the program: what goes into one end comes out of the other, in bounded memory, whichever side is slow.
+//! Pipes through the program: the bytes arrive unchanged, in bounded memory, whichever side is slow.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ const MIB: usize = 1 << 20;
 /// The most memory of a program that streams, in bytes.
 const MEMORY: u64 = 80 << 20;
 
-/// Bytes that don't compress, for ever.
+/// Bytes that can't be compressed, without end.
 struct Noise(u64);
 
 impl Noise {
@@ -26,7 +26,7 @@ impl Noise {
     }
 }
 
-/// Runs the sender of so many bytes, and tells how many were taken from it.
+/// Runs the sender with this many bytes on standard input, and counts those that it has read.
 fn feeding(home: &Home, relay: &Relay, bytes: usize) -> (super::stage::Program, Arc<AtomicUsize>) {
     let taken = Arc::new(AtomicUsize::new(0));
     let count = taken.clone();
@@ -51,7 +51,7 @@ fn stream_uses_bounded_memory_while_reader_pauses() {
     let (tell, told) = mpsc::channel();
     let count = taken.clone();
     let mut receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(move |mut from| {
-        // It rests until the sender has nowhere to put more.
+        // The reader pauses until the sender can store no more.
         let end = Instant::now() + SOON;
         while count.load(Ordering::Relaxed) < 6 * MIB && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! A person at a terminal: the code is typed, the question answered.
+//! A user at a terminal types the code and answers the question.
 
 use super::stage::{Home, Relay, Run, receiving, sending, wrong};
 
@@ -36,8 +36,7 @@ fn tab_completes_words_at_code_prompt() {
     let words: Vec<&str> = code.split('-').collect();
     let mut receiver = receiving(&home, &relay).arg("--yes").on_terminal();
     receiver.expect_asked("Code (Tab completes): ");
-    // A key too many, taken back; two words that Tab ends, since three letters are enough for each, and one that is
-    // typed.
+    // One wrong key, which is deleted; two words that Tab completes after three letters, and one word that is typed.
     receiver.keys(&format!("{}-{}x\x7f\t{}\t{}", words[0], &words[1][..3], &words[2][..3], words[3]));
     receiver.expect_asked(&code);
     receiver.keys("\r");
@@ -104,7 +103,7 @@ fn three_wrong_codes_invalidate_the_code() {
     assert!(home.list("into").is_empty());
 }
 
-/// What is typed at the question, and the end of the input.
+/// Answers to the question, and the end of the input.
 #[test]
 fn f11_any_answer_but_yes_declines_and_notifies_sender() {
     let home = Home::new();
@@ -129,7 +128,7 @@ fn f11_offer_is_declined_without_terminal() {
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
     let (sender, code) = sending(&home, &relay, &file, &[]);
-    // A `y` that is piped in is no person's.
+    // A `y` from a pipe is not an answer of a user.
     receiving(&home, &relay).arg(&code).piped(b"y\n").end().is(4, "standard input is not a terminal");
     sender.end().is(4, "tallow: the receiver declined");
     assert!(home.list("into").is_empty());

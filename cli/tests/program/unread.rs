@@ -1,5 +1,5 @@
-//! Standard error and standard output that nothing reads, or that can't be written: no transfer and no relay waits for
-//! its text, and none ends because of it.
+//! Standard error and standard output that are not read or can't be written: no transfer and no relay waits for its
+//! text or ends because of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
@@ -33,7 +33,7 @@ fn full_disk() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
-/// Lets a sender and a receiver run with these streams, and looks at what arrived.
+/// Runs a sender and a receiver with these streams, and checks the received file.
 #[track_caller]
 fn transfer(home: &Home, options: &[&str], relay: &str, run: impl Fn(Run) -> Program) {
     let contents: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -96,7 +96,7 @@ fn relay_into(home: &Home, options: &[&str], reader: &mut BufReader<PipeReader>,
     panic!("it listens nowhere")
 }
 
-/// It serves two pairs with streams of their own that are fine, and ends as it is told to.
+/// The relay serves two pairs with working streams, and ends on request.
 #[track_caller]
 fn serves(home: &Home, relay: Program, addr: &str) {
     for _ in 0..2 {
@@ -130,7 +130,7 @@ fn relay_does_not_block_on_full_log_pipe() {
     }
 }
 
-/// A small file system, unmounted at its end. `None`: this may not be done here.
+/// A small file system, unmounted when dropped. `None`: mounting is not allowed here.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -166,7 +166,7 @@ fn relay_keeps_serving_when_log_disk_is_full() {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
-    // What is left of the disk, and of the log's own page.
+    // Fills the rest of the disk, and of the log's own page.
     for mut file in [File::create(disk.0.join("full")).unwrap(), append()] {
         while file.write_all(b"\n").is_ok() {}
     }

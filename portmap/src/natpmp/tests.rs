@@ -25,7 +25,7 @@ fn granted(port: u16) -> Outcome {
     Outcome::Granted(Grant { external: SocketAddrV4::new(OUTSIDE, port), lifetime })
 }
 
-/// The mapping was asked for.
+/// A client that has requested the mapping.
 fn mapping() -> (Instant, NatPmp) {
     let (now, mut natpmp) = asking();
     assert_eq!(sent(&mut natpmp), [0, 0]);
@@ -73,7 +73,7 @@ fn natpmp_answer_must_match_gateway_and_port() {
     natpmp.handle_datagram(now, SocketAddrV4::new(*GATEWAY.ip(), 5350), &answer);
     natpmp.handle_datagram(now, SocketAddrV4::new(LOCAL, 5351), &answer);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT + 1, 5000, HOUR));
-    // What is said to PCP by a gateway that speaks only this.
+    // The answer of a gateway that supports only NAT-PMP to a PCP request.
     natpmp.handle_datagram(now, GATEWAY, &[0, 0x81, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
     for len in 0..answer.len() {
         natpmp.handle_datagram(now, GATEWAY, &answer[..len]);
@@ -123,11 +123,11 @@ fn natpmp_renewal_queries_address_and_mapping() {
     assert_eq!(sent(&mut natpmp), [0, 0]);
     let elsewhere = Ipv4Addr::new(203, 0, 113, 99);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 1900, elsewhere));
-    assert_eq!(sent(&mut natpmp)[6..8], 5000_u16.to_be_bytes(), "the port that it has");
+    assert_eq!(sent(&mut natpmp)[6..8], 5000_u16.to_be_bytes(), "the present port");
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 1900, PORT, 5000, HOUR));
     let Some(Outcome::Granted(grant)) = natpmp.poll_outcome() else { panic!("granted") };
     assert_eq!(grant.external, SocketAddrV4::new(elsewhere, 5000));
-    // Refused after its clock was set to zero.
+    // The gateway refuses after its epoch was reset.
     natpmp.renew(now);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 1900, OUTSIDE));
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(4, 5, PORT, 0, 0));
@@ -145,7 +145,7 @@ fn natpmp_releases_only_requested_mappings() {
     natpmp.handle_timeout(now);
     assert_eq!(sent(&mut natpmp)[8..], [0; 4]);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, 5000, HOUR));
-    assert!(!natpmp.is_finished(), "the answer to what was asked before");
+    assert!(!natpmp.is_finished(), "the answer to an earlier request");
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, 0, 0));
     assert!(natpmp.is_finished());
 }

@@ -26,7 +26,7 @@ fn granted(port: u16) -> Outcome {
     Outcome::Granted(Grant { external: SocketAddrV4::new(OUTSIDE, port), lifetime })
 }
 
-/// With a mapping of port 5000, granted at epoch 100.
+/// A client with a mapping of port 5000, granted at epoch 100.
 fn mapped() -> (Instant, Pcp) {
     let (now, mut pcp) = asking();
     let request = sent(&mut pcp);
@@ -117,7 +117,7 @@ fn unusable_pcp_mapping_is_released() {
         pcp.handle_timeout(now);
         let back = sent(&mut pcp);
         assert_eq!(back[4..8], [0; 4]);
-        assert_eq!(back[24..36], request[24..36], "with the nonce that it was granted to");
+        assert_eq!(back[24..36], request[24..36], "with the nonce of the granted request");
         pcp.handle_datagram(now, GATEWAY, &pcp_answer(&back, 0, 0, 1, ip, port));
         assert!(pcp.is_finished());
     }
@@ -126,7 +126,7 @@ fn unusable_pcp_mapping_is_released() {
 #[test]
 fn pcp_errors_end_request_but_keep_old_mapping() {
     let (now, mut pcp) = asking();
-    // What a gateway with NAT-PMP alone says to PCP.
+    // The answer of a gateway that supports only NAT-PMP to a PCP request.
     pcp.handle_datagram(now, GATEWAY, &[0, 0x81, 0, 1, 0, 0, 0, 9]);
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Unsupported)));
     assert!(pcp.is_finished());
@@ -135,12 +135,12 @@ fn pcp_errors_end_request_but_keep_old_mapping() {
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 2, 30, 1, OUTSIDE, 0));
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
     assert!(pcp.is_finished());
-    // An error that says no more than that.
+    // An error response without a nonce.
     let (now, mut pcp) = asking();
     let request = sent(&mut pcp);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 3, 30, 1, OUTSIDE, 0)[..24]);
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
-    // But nobody takes a mapping away with it.
+    // Such an error cannot remove a mapping.
     let (now, mut pcp) = mapped();
     pcp.renew(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 3, 30, 1, OUTSIDE, 0)[..24]);
@@ -160,12 +160,12 @@ fn pcp_renewal_keeps_port_and_reports_changes() {
     assert_eq!(request[56..60], OUTSIDE.octets());
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 0, HOUR, 1900, OUTSIDE, 6000));
     assert_eq!(pcp.poll_outcome(), Some(granted(6000)));
-    // Refused: it stands until its time is over.
+    // The renewal is refused: the mapping remains until its lifetime ends.
     pcp.renew(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 8, 30, 1900, OUTSIDE, 0));
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
     assert!(!pcp.is_finished());
-    // The gateway has started anew, and has no room for it.
+    // The gateway was restarted, and has no resources for the mapping.
     pcp.renew(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 8, 30, 3, OUTSIDE, 0));
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::StateLost)));
@@ -194,7 +194,7 @@ fn pcp_release_is_sent_three_times_within_a_second() {
     }
     assert!(pcp.is_finished());
     assert_eq!((count, last - start), (3, RELEASE_WITHIN));
-    // An answer to the last renewal is not the answer to this.
+    // A late answer to the last renewal is not the answer to the new request.
     let (now, mut pcp) = mapped();
     let request = pcp.request(LIFETIME);
     pcp.release(now);
@@ -234,7 +234,7 @@ fn pcp_epoch_detects_gateway_restart() {
         (0, 100, 103, false),
         (1800, 100, 1900, true),
         (1800, 100, 1790, true),
-        // 1800 - 112 - 2 are the least.
+        // The minimum is 1800 - 112 - 2.
         (1800, 100, 1786, true),
         (1800, 100, 1785, false),
         (1800, 100, 5, false),

@@ -1,11 +1,11 @@
-//! One HTTP request to a gateway and its response, over a TCP connection of its own (RFC 9112).
+//! One HTTP request to a gateway and its response, over its own TCP connection (RFC 9112).
 //!
 //! ```text
 //! Wanted ──poll_connect──► Open ──► (response or failure; the owner closes the connection)
 //! ```
-//! A redirect is a response like any other and is not followed. No timers: the owner limits the time. Bounds:
-//! [`MAX_HEAD`], [`MAX_HEADERS`], [`MAX_BODY`] bytes of body, [`chunked::MAX_CHUNKED`] with the framing of its chunks,
-//! [`BUFFER`] for one read. Each byte is looked at once, however the response is cut into reads.
+//! A redirect is handled like any other response and is not followed. No timers: the owner limits the time. Bounds:
+//! [`MAX_HEAD`], [`MAX_HEADERS`], [`MAX_BODY`] bytes of body, [`chunked::MAX_CHUNKED`] including the chunk framing,
+//! [`BUFFER`] for one read. Each byte is processed once, however the response is split into reads.
 
 mod chunked;
 
@@ -17,17 +17,17 @@ use httparse::{EMPTY_HEADER, Response};
 use self::chunked::Chunked;
 use crate::{ConnectionEvent, ConnectionId};
 
-/// Bytes of a response's head.
+/// The maximum length of a response's head, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
-/// Headers in it.
+/// The maximum number of headers in it.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a body.
+/// The maximum length of a body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
-/// Bytes of one read.
+/// The size of one read, in bytes.
 const BUFFER: usize = 4 * 1024;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-/// See the module's text.
+/// One request and its response; the module's documentation describes the states.
 #[derive(Debug)]
 pub(super) struct Exchange {
     to: SocketAddrV4,
@@ -64,7 +64,7 @@ pub(super) struct Answer {
 pub(super) enum Progress {
     Waiting,
     Answered(Answer),
-    /// The response is no HTTP or too large, or the connection failed.
+    /// The response is not HTTP or is too large, or the connection failed.
     Failed,
 }
 
@@ -114,7 +114,7 @@ impl Exchange {
                 answer
             }
             ConnectionEvent::Eof => self.end().map(Some),
-            // The connection is gone: the owner has none to close.
+            // The connection is closed already: the owner must not close it.
             ConnectionEvent::Failed => {
                 self.connection = None;
                 Err(Malformed)
@@ -174,14 +174,14 @@ impl Answer {
     }
 }
 
-/// The response breaks the protocol or one of the bounds.
+/// The response violates the protocol or exceeds one of the bounds.
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
-/// Adds bytes to the head until its end is found, and returns the bytes behind it then.
+/// Adds bytes to the head until its end is found; then returns the bytes after it.
 fn push_head<'a>(head: &mut Vec<u8>, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
     let before = head.len();
-    // The end may lie across two reads.
+    // The end marker may be split across two reads.
     let searched = before.saturating_sub(END_OF_HEAD.len());
     let taken = bytes.len().min(MAX_HEAD.saturating_sub(before));
     head.extend_from_slice(bytes.get(..taken).unwrap_or_default());

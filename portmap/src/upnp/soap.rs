@@ -1,7 +1,7 @@
-//! SOAP requests to a gateway's connection service (UPnP WANIPConnection:1 and :2,
-//! WANPPPConnection:1), and its responses.
+//! SOAP requests to a gateway's connection service (UPnP WANIPConnection:1 and :2, WANPPPConnection:1), and its
+//! responses.
 //!
-//! No state. A request holds only our own data: numbers, our address, fixed names, the escaped description. Bounds:
+//! No state. A request contains only our own data: numbers, our address, fixed names, the escaped description. Bounds:
 //! [`MAX_SERVICES`] of a device description.
 
 use std::net::Ipv4Addr;
@@ -12,12 +12,12 @@ use quick_xml::escape::escape;
 use super::url::Url;
 use super::xml::{self, Token, Tokens};
 
-/// Services that a description is searched for.
+/// The most services that are used from a description.
 const MAX_SERVICES: usize = 4;
-/// Bytes of a value in a description.
+/// The maximum length of a value in a description, in bytes.
 const MAX_VALUE: usize = 1024;
 
-/// A connection service, the better ones first.
+/// The type of a connection service, better ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Ip2,
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// A connection service and where its requests go.
+/// A connection service and the URL for its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
     pub kind: Kind,
@@ -49,22 +49,22 @@ pub(super) struct Service {
 pub(super) enum Call<'a> {
     Address,
     Add(Mapping<'a>),
-    /// The gateway may take another external port (WANIPConnection:2 §2.5.20).
+    /// Requests a mapping for which the gateway may choose another external port (WANIPConnection:2 §2.5.20).
     AddAny(Mapping<'a>),
     Delete {
         external: u16,
     },
 }
 
-/// A mapping of a UDP port that is requested.
+/// The parameters of a requested mapping of a UDP port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mapping<'a> {
     pub external: u16,
     pub internal: u16,
     pub local: Ipv4Addr,
-    /// Zero: without end, or for a week (version 2).
+    /// Zero means no expiry, or a week (version 2).
     pub lease: Duration,
-    /// What the gateway shows beside the mapping; it is escaped here.
+    /// The text that the gateway displays with the mapping; it is escaped here.
     pub description: &'a str,
 }
 
@@ -110,7 +110,7 @@ impl Call<'_> {
         }
     }
 
-    /// The whole HTTP request.
+    /// The complete HTTP request.
     pub(super) fn request(&self, service: &Service) -> Vec<u8> {
         let (kind, name, arguments) = (service.kind.name(), self.name(), self.arguments());
         let Url { addr, path } = &service.control;
@@ -128,7 +128,7 @@ impl Call<'_> {
     }
 }
 
-/// The request for a description.
+/// The HTTP request for a description.
 pub(super) fn description_request(Url { addr, path }: &Url) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").into_bytes()
 }
@@ -177,7 +177,7 @@ pub(super) fn services(at: &Url, document: &str) -> Vec<Service> {
     found
 }
 
-/// The gateway's external address; unspecified when it has none.
+/// The gateway's external address; the unspecified address if it has none.
 pub(super) fn address(document: &str) -> Ipv4Addr {
     let text = xml::field(document, "NewExternalIPAddress");
     text.and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)

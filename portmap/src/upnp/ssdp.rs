@@ -12,11 +12,12 @@ use super::url::Url;
 pub(super) const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 255, 250), PORT);
 /// The UDP port of the group, and of each device for unicast searches.
 pub(super) const PORT: u16 = 1900;
-/// Bytes of a response.
+/// The maximum length of a response, in bytes.
 const MAX_ANSWER: usize = 2048;
-/// Headers of a response.
+/// The maximum number of headers in a response.
 const MAX_HEADERS: usize = 32;
-/// The search target of each round. By the standard a device of a later version answers searches for earlier ones.
+/// The search target of each round. The standard requires devices of later versions to answer searches for earlier
+/// ones.
 const TARGETS: [&str; 4] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
@@ -30,7 +31,7 @@ const ANSWERED: [&str; 3] = [
     "urn:schemas-upnp-org:service:WANPPPConnection:",
 ];
 
-/// Searches of one attempt.
+/// The number of searches in one attempt.
 pub(super) const ROUNDS: usize = TARGETS.len();
 
 /// The search of this round; `None` after the last one.
@@ -40,7 +41,7 @@ pub(super) fn search(round: usize, to: SocketAddrV4) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-/// The URL of the description, if this is the response of a gateway at this address.
+/// The URL of the description, if `data` is a gateway's response from this address.
 pub(super) fn location(from: Ipv4Addr, data: &[u8]) -> Option<Url> {
     let data = data.get(..).filter(|data| data.len() <= MAX_ANSWER)?;
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];

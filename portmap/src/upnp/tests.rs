@@ -10,7 +10,7 @@ use crate::{ATTEMPT_WITHIN, Event, RETRY_AFTER, UPNP_AFTER};
 const UPNP: [Protocol; 1] = [Protocol::Upnp];
 const ALL: [Protocol; 3] = [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp];
 
-/// With a gateway that speaks nothing else.
+/// A world whose gateway supports only UPnP.
 fn world(protocols: &[Protocol]) -> World {
     let mut world = World::started(Manner::Silent, Manner::Silent, protocols);
     world.igd.location = Some(LOCATION.to_owned());
@@ -47,7 +47,7 @@ fn upnp_mapping_is_requested_renewed_and_deleted() {
         world.run_ms(10);
         assert!(world.map.is_released());
         assert_eq!((&world.igd.mappings[..], &world.igd.asked[..]), (&[][..], &["DeletePortMapping".to_owned()][..]));
-        // Nothing is left open, and every TCP connection was ended after its answer.
+        // No connection is left open, and every TCP connection was closed after its response.
         let count = |wanted: fn(&Action) -> bool| world.actions.iter().filter(|&action| wanted(action)).count();
         assert_eq!(count(|action| matches!(action, Action::Connect(..))), 6);
         assert_eq!(count(|action| matches!(action, Action::Close(..))), 6);
@@ -66,7 +66,7 @@ fn upnp_starts_after_pcp_and_natpmp_fail() {
     refused.igd.location = Some(LOCATION.to_owned());
     refused.run_ms(150);
     mapped(&mut refused, TARGET.internal_port);
-    // Not at all where it is not needed.
+    // UPnP is not tried if it is not needed.
     let mut quick = World::started(Manner::Grants, Manner::Silent, &ALL);
     quick.igd.location = Some(LOCATION.to_owned());
     quick.run(ATTEMPT_WITHIN);
@@ -80,18 +80,18 @@ fn late_pcp_mapping_is_released() {
     world.run(ATTEMPT_WITHIN);
     mapped(&mut world, TARGET.internal_port);
     assert_eq!(world.gateway.held, []);
-    // And what UPnP may have granted before PCP was quicker, if it is another port.
+    // The mapping that UPnP may have created before PCP succeeded is deleted too, if it has another port.
     for (port, left) in [(6000, 0), (TARGET.internal_port, 1)] {
         let mut upnp = talking();
         assert_eq!(upnp.held.as_ref().map(|held| held.wish.external), Some(TARGET.internal_port));
         let now = upnp.started;
         upnp.withdraw(now, Some(SocketAddrV4::new(OUTSIDE, port)));
         assert_eq!(usize::from(upnp.is_finished()), left);
-        assert!(matches!(upnp.poll_close(), Some(Action::Abort(_))), "the tcp of the request");
+        assert!(matches!(upnp.poll_close(), Some(Action::Abort(_))), "the TCP connection of the request");
     }
 }
 
-/// A mapping was asked for, and is not answered.
+/// A client that has requested a mapping and has no answer yet.
 fn talking() -> Upnp {
     let now = Instant::now();
     let gateway = Gateway::Known { address: *GATEWAY.ip(), local: LOCAL };
@@ -111,7 +111,7 @@ fn ssdp_search_is_sent_four_times_per_attempt() {
     assert!(world.sent.iter().all(|(_, out)| out.from == Some(LOCAL.into())));
     assert_eq!(world.sent[0].1.to, "239.255.255.250:1900".parse().unwrap());
     assert_eq!(world.sent[1].1.to, "192.168.1.1:1900".parse().unwrap());
-    // And again.
+    // A second time.
     world.igd.location = Some(LOCATION.to_owned());
     world.run(Duration::from_secs(5));
     mapped(&mut world, TARGET.internal_port);
@@ -157,12 +157,12 @@ fn a_version_2_gateway_may_choose_the_port() {
     world.run_ms(200);
     mapped(&mut world, 50_505);
     assert_eq!(world.igd.asked[2], "AddAnyPortMapping");
-    // It is that port that is renewed.
+    // The renewal requests the chosen port.
     world.run(Duration::from_secs(1801));
     assert_eq!(world.igd.mappings.len(), 1);
     assert_eq!(world.igd.asked[4], "AddPortMapping");
     assert_eq!(world.events, []);
-    // And a port that nobody can use is given back.
+    // A port that cannot be used is released.
     let mut world = self::world(&UPNP);
     world.igd.description = description(&["WANIPConnection:2"]);
     world.igd.chooses = Some(80);
@@ -188,7 +188,7 @@ fn double_nat_prevents_upnp_mapping() {
     world.run(ATTEMPT_WITHIN);
     assert_eq!(world.events, [Event::DoubleNat(Ipv4Addr::new(192, 168, 178, 2))]);
     assert_eq!(world.igd.asked.len(), 2);
-    // When that begins later, what there is is taken back.
+    // When the double NAT appears later, the existing mapping is deleted.
     let mut world = self::world(&UPNP);
     world.run_ms(200);
     world.igd.address = "100.64.0.9".to_owned();
@@ -215,7 +215,7 @@ fn broken_upnp_gateway_yields_no_mapping() {
         world.igd = simulation::Igd { location: world.igd.location.clone(), ..simulation::Igd::default() };
         world.run(RETRY_AFTER);
         mapped(&mut world, TARGET.internal_port);
-        // It goes silent: the mapping stands until its time is over, and taking it back has a second.
+        // The gateway stops responding: the mapping remains until it expires, and the deletion has a second.
         change(&mut world.igd);
         world.run(Duration::from_secs(3000));
         assert_eq!(world.events, []);
@@ -244,7 +244,7 @@ fn ssdp_answer_from_other_host_is_ignored() {
         world.inject(from.parse().unwrap(), &answer(location));
         assert_eq!(world.max_tcp_connections, 0, "{from} {location}");
     }
-    // And not for ever another path of it.
+    // The number of different paths from one host is bounded.
     world.igd.refuses = true;
     for number in 0..20 {
         world.inject("192.168.1.1:1234".parse().unwrap(), &answer(&format!("http://192.168.1.1/{number}")));
@@ -260,7 +260,7 @@ fn unknown_gateway_is_searched_on_own_networks() {
     world.map.start(world.now, TARGET.internal_port);
     world.run_ms(200);
     mapped(&mut world, TARGET.internal_port);
-    assert_eq!(world.sent.len(), 1, "at once, and only where an address is private");
+    assert_eq!(world.sent.len(), 1, "at once, and only on networks with a private address");
 }
 
 #[test]
@@ -300,6 +300,6 @@ proptest! {
         world.map.release(world.now);
         world.run_ms(1000);
         prop_assert!(world.map.is_released());
-        prop_assert!(world.igd.mappings.len() <= lasting, "nothing stays open");
+        prop_assert!(world.igd.mappings.len() <= lasting, "no mapping stays");
     }
 }

@@ -1,15 +1,15 @@
 //! URLs from devices on our network: `http`, an IPv4 address, a path. No other form is accepted.
 //!
-//! A device may name only itself, so a URL is compared with the address that sent it. Its path becomes part of a
-//! request line, so it may hold only visible ASCII. Bound: [`MAX_PATH`].
+//! A device may name only itself, so a URL is compared with the source address of its message. Its path becomes part of
+//! a request line, so it may contain only visible ASCII. Bound: [`MAX_PATH`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// Bytes of a path with its query.
+/// The maximum length of a path with its query, in bytes.
 pub(super) const MAX_PATH: usize = 512;
 const SCHEME: &str = "http://";
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub addr: SocketAddrV4,
@@ -18,7 +18,7 @@ pub(super) struct Url {
 }
 
 impl Url {
-    /// An absolute URL that leads to this host.
+    /// Parses an absolute URL that points to this host.
     pub(super) fn parse(text: &str, host: Ipv4Addr) -> Option<Self> {
         let rest = strip_scheme(text)?;
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
@@ -29,8 +29,8 @@ impl Url {
         Some(Self { addr: SocketAddrV4::new(ip, port), path: path_of(path)? })
     }
 
-    /// Resolves a reference in a document from this URL, if it stays on the same host (RFC 3986 §5.2; dot
-    /// segments are left to the device).
+    /// Resolves a reference in a document from this URL, if it stays on the same host (RFC 3986 §5.2; the device
+    /// resolves dot segments).
     pub(super) fn join(&self, reference: &str) -> Option<Self> {
         if strip_scheme(reference).is_some() {
             return Self::parse(reference, *self.addr.ip());

@@ -1,14 +1,15 @@
-//! As much of XML as device descriptions and SOAP responses need: start and end of elements, and the text between them.
+//! The part of XML that device descriptions and SOAP responses need: start and end of elements, and the text between
+//! them.
 //!
-//! The parser is quick-xml. Only the five predefined entities and character references are expanded, no declaration is
-//! obeyed and no nesting is checked: many routers send documents that are not well-formed. Time and memory are linear
-//! in the document, whose size its reader bounds.
+//! The parser is quick-xml. Only the five predefined entities and character references are expanded, declarations are
+//! ignored and nesting is not checked, because many routers send documents that are not well-formed. Time and memory
+//! are linear in the document, whose size the reader bounds.
 
 use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesRef, Event};
 
-/// A piece of a document. Names are without their namespace prefix.
+/// A token of a document. Names have no namespace prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
     Start(String),
@@ -17,10 +18,10 @@ pub(super) enum Token {
     Text(String),
 }
 
-/// The pieces of a document, up to its end or its first syntax error.
+/// The tokens of a document, up to its end or its first syntax error.
 pub(super) struct Tokens<'a> {
     reader: Reader<&'a [u8]>,
-    /// The tag that ended the text which was returned last.
+    /// The tag that ended the last returned text.
     next: Option<Token>,
 }
 
@@ -79,7 +80,7 @@ pub(super) fn field(document: &str, name: &str) -> Option<String> {
     None
 }
 
-/// Appends the character of a reference (XML 1.0 §4.1, §4.6). An unknown one stays as it is.
+/// Appends the character of a reference (XML 1.0 §4.1, §4.6). An unknown reference is appended unchanged.
 fn push_resolved(text: &mut String, reference: &BytesRef<'_>) {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         text.push(character);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn declared_entities_stay_unexpanded() {
-        // "Billion laughs": ten entities, each of which names the previous one ten times.
+        // "Billion laughs": ten entities, each of which references the previous one ten times.
         let mut declared = "<!ENTITY e0 \"ha\">".to_owned();
         for level in 1..10 {
             let body = format!("&e{};", level - 1).repeat(10);

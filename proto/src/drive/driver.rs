@@ -1,16 +1,19 @@
-//! The loop: what came is given to the node, what the node wants is given to the runtime.
+//! The loop of a driver: it passes inputs to the node, and the node's requests to the runtime.
 //!
 //! A round, in this order:
-//! 1. the inbox: finished jobs free memory; then commands, news of the machine, and answers of the name service;
-//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the TCP connections that were woken have;
-//! 3. `settle`, once for all that came;
-//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), TCP connections, events;
-//! 5. the timer, so that after a pause the packets that waited are heard before their deadline is judged.
+//! 1. the inbox: finished jobs free memory; then commands, system events, and answers of the name service;
+//! 2. received datagrams of each socket in turn (the first socket rotates); new connections; then the received bytes of
+//!    the TCP connections that were woken;
+//! 3. `settle`, once for all inputs;
+//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and blocks only that socket), TCP connections,
+//!    events;
+//! 5. the timer. It is last, so that after a pause the waiting packets are received before their deadline is checked.
 //!
-//! Rounds go on while something moves; after [`ROUNDS`] the task wakes itself and yields to its neighbours.
+//! Rounds continue while there is progress; after [`ROUNDS`] the task wakes itself and yields to other tasks.
 //!
-//! Bounds: those of [`sockets`], [`listeners`] and [`TCP connections`] for one round. Timers of its own: [`REST`] for a socket or
-//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of TCP connections that were let go.
+//! Bounds: those of [`sockets`], [`listeners`] and [`tcp`] for one round. Timers of its own: [`REST`] for a socket or
+//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and the linger time of TCP connections that
+//! the node finished.
 
 mod listeners;
 mod sockets;
@@ -36,30 +39,32 @@ use crate::node::{Input, Node};
 
 /// Rounds before the task yields.
 const ROUNDS: usize = 4;
-/// Failed receive calls in a row that make a socket rest. A single failure is an echo of something we sent (ICMP).
+/// The number of consecutive failed receive calls after which a socket pauses. A single failure is the echo of a sent
+/// datagram (ICMP).
 const FAILURES: u32 = 16;
-/// How long it rests; a listener likewise.
+/// The pause of a socket, and of a listener.
 const REST: Duration = Duration::from_millis(100);
-/// How long a closed node's last transmits may wait for room in their socket, and its finished
-/// TCP connections for the other side's end.
+/// How long the last transmits of a closed node may wait for room in their socket, and its finished TCP connections for
+/// the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
-/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
-/// meanwhile only once it had a turn itself, which its timer tells.
+/// A deadline that passed longer ago than this was missed because other tasks used the processor. The runtime may
+/// notice packets that arrived meanwhile only after a turn of its own; when its timer fires, it has had that turn.
 const LATE: Duration = Duration::from_millis(20);
-/// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
+/// The most consecutive rounds in which waiting packets may postpone the timer: about as many as a socket's buffer
+/// holds.
 const PUT_OFF: u32 = 32;
 
 /// A node and its runtime.
 ///
 /// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`],
-/// and the other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
+/// and the other side receives nothing. For an orderly end, drop the [`Handle`] and let the driver run.
 pub struct Driver<N: Node, I: Io> {
     node: N,
     io: I,
     inbox: Arc<Inbox<N>>,
-    /// Empty between rounds; kept for their capacity.
+    /// Empty between rounds; kept for its capacity.
     inputs: VecDeque<Input>,
-    /// Likewise.
+    /// Empty between rounds; kept for its capacity.
     commands: VecDeque<N::Command>,
     sockets: Vec<Socket>,
     slots: Vec<u8>,
@@ -67,22 +72,22 @@ pub struct Driver<N: Node, I: Io> {
     tcp_connections: TcpConnections,
     wakes: Arc<Wakes>,
     /// Empty between rounds; kept for its capacity.
-    rung: Vec<Name>,
-    /// The runtime will wake the task when there is news.
+    woken: Vec<Name>,
+    /// The runtime will wake the task when a system event arrives.
     no_news: bool,
     /// Queries to the name service without an answer yet.
     unanswered: usize,
     /// The runtime will wake the task when one of them is answered.
     no_answers: bool,
-    /// An event that found no room.
+    /// An event for which the queue had no room.
     held: Option<N::Event>,
-    /// What the runtime's timer is set to; never later than the next deadline.
+    /// The present setting of the runtime's timer; never later than the next deadline.
     armed: Option<Instant>,
     put_off: u32,
-    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the
-    /// node.
-    looked: Instant,
-    /// The node is closed, and this is how long its last transmits may take.
+    /// When the sockets were last polled, measured before any datagram was taken. The node has received everything that
+    /// arrived before.
+    last_polled: Instant,
+    /// Set once the node is closed: the deadline for its last transmits.
     flush_by: Option<Instant>,
     over: bool,
     cancelled: Arc<AtomicBool>,
@@ -90,9 +95,9 @@ pub struct Driver<N: Node, I: Io> {
 }
 
 impl<N: Node + 'static, I: Io> Driver<N, I> {
-    /// Joins the two. Nothing happens until the driver is polled.
+    /// Connects a node and its runtime. Nothing happens until the driver is polled.
     pub fn new(node: N, io: I) -> (Handle<N>, Self) {
-        let (inbox, looked) = (Arc::new(Inbox::new()), io.now());
+        let (inbox, last_polled) = (Arc::new(Inbox::new()), io.now());
         let handle = Handle::new(inbox.clone());
         let wakes = Arc::<Wakes>::default();
         let driver = Self {
@@ -106,14 +111,14 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
             listeners: Listeners::default(),
             tcp_connections: TcpConnections::new(wakes.clone()),
             wakes,
-            rung: Vec::new(),
+            woken: Vec::new(),
             no_news: false,
             unanswered: 0,
             no_answers: false,
             held: None,
             armed: None,
             put_off: 0,
-            looked,
+            last_polled,
             flush_by: None,
             over: false,
             cancelled: Arc::default(),
@@ -122,21 +127,22 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         (handle, driver)
     }
 
-    /// Drives to the end: what a runtime spawns.
+    /// Runs the driver to its end. A runtime spawns this.
     pub async fn run(mut self) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
     }
 
-    /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
+    /// Does all work that is possible now. Ready once the node is closed and the system has accepted its last bytes.
     ///
-    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be
-    /// relied on. The [`Handle`] reports [`Ending::Panicked`].
+    /// A panic of the node or of the runtime's [`Io`] ends the driver: `poll` returns ready, because neither is in a
+    /// reliable state. The [`Handle`] reports [`Ending::Panicked`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
         }
-        // Nothing of the node is used after a panic but its events that were taken before, so no broken state is seen.
-        match catch_unwind(AssertUnwindSafe(|| self.go_on(cx))) {
+        // After a panic nothing of the node is used except the events that were already taken, so no broken state is
+        // visible.
+        match catch_unwind(AssertUnwindSafe(|| self.run_rounds(cx))) {
             Ok(polled) => polled,
             Err(_) => {
                 tracing::error!("the node panicked; it has ended, and so have its connections");
@@ -146,7 +152,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         }
     }
 
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn run_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = self.turn.wrapping_add(1);
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
@@ -154,13 +160,13 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         (self.no_news, self.no_answers) = (false, false);
         for _ in 0..ROUNDS {
             if self.sockets.iter().all(|socket| !socket.empty) {
-                self.looked = self.io.now();
+                self.last_polled = self.io.now();
             }
             let mut moved = self.take_inbox(cx);
             moved |= self.take_news(cx);
             moved |= self.take_answers(cx);
             moved |= self.receive(cx);
-            moved |= self.serve_the_woken(cx);
+            moved |= self.serve_woken(cx);
             let now = self.io.now();
             self.node.settle(now);
             moved |= self.act(now);
@@ -171,7 +177,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
             if self.has_ended(now) {
                 return Poll::Ready(());
             }
-            moved |= self.watch_the_clock(cx);
+            moved |= self.set_timer(cx);
             moved |= self.tcp_connections.has_more() || self.listeners.has_more();
             if !moved {
                 return Poll::Pending;
@@ -190,7 +196,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         }
         for command in self.commands.drain(..) {
             if let Err(misuse) = self.node.handle_command(now, command) {
-                self.inbox.complain(misuse);
+                self.inbox.report_misuse(misuse);
             }
         }
         moved
@@ -227,9 +233,9 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         moved
     }
 
-    fn serve_the_woken(&mut self, cx: &Context<'_>) -> bool {
-        self.wakes.collect(cx, &mut self.rung);
-        for name in self.rung.drain(..) {
+    fn serve_woken(&mut self, cx: &Context<'_>) -> bool {
+        self.wakes.collect(cx, &mut self.woken);
+        for name in self.woken.drain(..) {
             match name {
                 Name::Listener(id) => self.listeners.ring(id),
                 Name::Tcp(id) => self.tcp_connections.ring(id),
@@ -320,7 +326,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         while let Some(job) = self.node.poll_job() {
             moved = true;
             let (inbox, cancelled) = (self.inbox.clone(), self.cancelled.clone());
-            self.io.run_blocking(Box::new(move || inbox.tell(Input::Done(job.run(&cancelled)))));
+            self.io.run_blocking(Box::new(move || inbox.push_input(Input::Done(job.run(&cancelled)))));
         }
         moved
     }
@@ -345,7 +351,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         moved
     }
 
-    /// Whether the node is closed and its last bytes are out, or have had their time. No event is left behind.
+    /// Whether the node is closed, and its last bytes were sent or their time is over. All its events were queued.
     fn has_ended(&mut self, now: Instant) -> bool {
         if !self.node.is_closed() {
             self.flush_by = None;
@@ -371,7 +377,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         true
     }
 
-    fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> bool {
+    fn set_timer(&mut self, cx: &mut Context<'_>) -> bool {
         if self.put_off < PUT_OFF && self.sockets.iter().any(|socket| socket.more) {
             self.put_off = self.put_off.saturating_add(1);
             return true;
@@ -381,10 +387,12 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         let rests = self.sockets.iter().filter_map(|socket| socket.resting_until);
         let rests = rests.chain(self.listeners.rests()).chain(self.tcp_connections.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
-        // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early
-        // is cheap. A deadline is judged after what arrived before it was read, however long the node, or
-        // others, had the processor since.
-        while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
+        // A later deadline does not change the timer: QUIC moves its deadlines with every packet, and an early wake-up
+        // is cheap. A deadline is processed only after all packets that arrived before it, however long the node or
+        // other tasks used the processor.
+        while self.io.now() < at
+            || at.checked_add(LATE).is_some_and(|late| self.last_polled < at && late <= self.io.now())
+        {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {
                 self.armed = Some(armed);
@@ -395,7 +403,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
                 break;
             }
         }
-        if self.looked < at {
+        if self.last_polled < at {
             self.sockets.iter_mut().for_each(|socket| socket.empty = false);
             return true;
         }
@@ -412,7 +420,7 @@ impl<N: Node, I: Io> Driver<N, I> {
     }
 }
 
-/// Also when the runtime throws the task away.
+/// This also runs when the runtime drops the task.
 impl<N: Node, I: Io> Drop for Driver<N, I> {
     fn drop(&mut self) {
         self.end(Ending::Dropped);

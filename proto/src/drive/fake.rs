@@ -1,5 +1,4 @@
-//! What the tests of the driver drive: a node that does what it is told and writes down what it hears, a runtime that
-//! is a script, and a waker that counts.
+//! Test doubles for the driver: a scripted node that records its inputs, a scripted runtime, and a waker that counts.
 
 mod script;
 mod scripted_node;
@@ -39,7 +38,7 @@ impl Counter {
     }
 }
 
-/// A driver between the two, with everything in reach.
+/// A driver with its node and runtime; the tests can reach all parts.
 pub struct Theatre {
     pub handle: Option<Handle<ScriptedNode>>,
     pub driver: Driver<ScriptedNode, Script>,
@@ -50,7 +49,7 @@ pub struct Theatre {
 }
 
 impl Theatre {
-    /// With these sockets bound.
+    /// A theatre with these sockets bound.
     pub fn new(sockets: &[u8]) -> Self {
         let start = Instant::now();
         let plan = Rc::new(RefCell::new(Plan::default()));
@@ -63,7 +62,7 @@ impl Theatre {
             blocking: Vec::new(),
             news: VecDeque::new(),
             news_polls: 0,
-            doors: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             lines: BTreeMap::new(),
             ended: Vec::new(),
             refuse_to_dial: false,
@@ -99,8 +98,8 @@ impl Theatre {
         RefMut::map(self.stage_mut(), |stage| stage.wires.get_mut(&SocketId(socket)).unwrap())
     }
 
-    pub fn door(&self, listener: u8) -> RefMut<'_, Backlog> {
-        RefMut::map(self.stage_mut(), |stage| stage.doors.get_mut(&ListenerId(listener)).unwrap())
+    pub fn listener(&self, id: u8) -> RefMut<'_, Backlog> {
+        RefMut::map(self.stage_mut(), |stage| stage.listeners.get_mut(&ListenerId(id)).unwrap())
     }
 
     pub fn line(&self, tcp: u32) -> RefMut<'_, Line> {
@@ -124,7 +123,7 @@ impl Theatre {
         self.plan().transmits.entry(SocketId(socket)).or_default().push_back(contents.to_vec());
     }
 
-    /// Time passes, the other threads work, and the clock rings if it was set.
+    /// Advances the time: the other threads work, and the timer fires if it was set.
     pub fn advance(&self, by: Duration) {
         let mut stage = self.stage_mut();
         stage.now += by;
@@ -137,7 +136,7 @@ impl Theatre {
         }
     }
 
-    /// The next time that the node works it takes so long, and meanwhile this arrives.
+    /// The next time that the node works, it takes this long, and meanwhile this datagram arrives.
     pub fn works_long(&self, by: Duration, socket: u8, contents: Vec<u8>) {
         let stage = self.stage.clone();
         self.plan().meanwhile = Some(Box::new(move || {
@@ -149,7 +148,7 @@ impl Theatre {
         }));
     }
 
-    /// What the application finds.
+    /// The events that the application receives.
     pub fn events(&mut self) -> Vec<Event> {
         let mut found = Vec::new();
         while let Poll::Ready(Some(event)) = self.next_event(&Waker::noop().clone()) {
@@ -166,6 +165,6 @@ impl Theatre {
 pub fn bind(socket: u8) -> Action {
     Action::Bind(
         SocketId(socket),
-        Bind { addr: addr(u16::from(socket)), dual_stack: true, share_port: false, group: None },
+        Bind { addr: addr(u16::from(socket)), dual_stack: true, share_port: false, group: None, slot: None },
     )
 }

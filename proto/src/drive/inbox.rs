@@ -1,15 +1,15 @@
-//! The one way in and out of a running driver: a mutex, three bounded queues, two wakers. The async API of all
-//! runtimes.
+//! The only interface of a running driver: a mutex, three bounded queues, two wakers. The async API of all runtimes
+//! uses it.
 //!
 //! | queue | from, to | bound | beyond it |
 //! |---|---|---|---|
-//! | inputs | blocking threads, driver | what the node asked for: jobs and queries that are out | - |
-//! | commands | application, driver | [`COMMANDS`], and one for each offer or comparison | the command comes back |
-//! | events | driver, application | [`EVENTS`] | they wait in the node; a value that is out of date gives its place |
+//! | inputs | blocking threads, driver | the number of requested jobs and queries | - |
+//! | commands | application, driver | [`COMMANDS`], and one for each offer or comparison | the command is returned |
+//! | events | driver, application | [`EVENTS`] | they wait in the node; an outdated value is replaced |
 //!
-//! A waker is neither called nor dropped while the lock is held, for both may run foreign code that comes back here.
-//! The same goes for commands and events. Once the driver is over, nothing is taken in any more and what waited for it
-//! is dropped.
+//! No waker is called or dropped while the lock is held, because both may run foreign code that calls this module. The
+//! same is true for commands and events. Once the driver has ended, nothing is accepted any more, and queued inputs and
+//! commands are dropped.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,20 +19,21 @@ use std::task::{Context, Poll, Waker};
 use crate::misuse::Misuse;
 use crate::node::{Input, Node};
 
-/// Commands that may wait for the driver.
+/// The most commands that wait for the driver.
 pub(super) const COMMANDS: usize = 16;
-/// Events that may wait for the application. What a closing node has left comes on top, and [`COMMANDS`] complaints.
+/// The most events that wait for the application. The last events of a closing node, and [`COMMANDS`] misuse events,
+/// may exceed it.
 pub(super) const EVENTS: usize = 64;
 
-/// A command was not taken, and is given back.
+/// A command was not accepted; it is returned.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotTaken<C> {
-    /// As many commands as may wait do; let the runtime run, then try again.
-    #[error("too many commands wait")]
+    /// The queue of commands is full; let the runtime run, then try again.
+    #[error("too many commands are waiting")]
     Busy(C),
-    /// The node is gone.
-    #[error("the node is gone")]
+    /// The node has ended.
+    #[error("the node has ended")]
     Over(C),
 }
 
@@ -54,19 +55,19 @@ impl<C> std::fmt::Debug for NotTaken<C> {
     }
 }
 
-/// How a node came to its end.
+/// How a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {
-    /// The node closed in order, after its last event.
+    /// The node closed in an orderly way, after its last event.
     Closed,
-    /// The node, or the runtime below it, panicked. Its connections end without a goodbye; a bug to report.
+    /// The node, or the runtime, panicked. Its connections end without a close message. This is a bug to report.
     Panicked,
     /// The runtime dropped the driver before the node was closed, as it does when it shuts down.
     Dropped,
 }
 
-/// The application's end of a running node. Dropping it cancels: the node says goodbye and closes.
+/// The application's handle of a running node. Dropping it cancels: the node notifies the peer and closes.
 pub struct Handle<N: Node>(Arc<Inbox<N>>);
 
 impl<N: Node> Handle<N> {
@@ -74,52 +75,52 @@ impl<N: Node> Handle<N> {
         Self(inbox)
     }
 
-    /// Hands a command to the node. Whether it made sense there is told by an event.
+    /// Passes a command to the node. An event reports if the command is invalid.
     ///
     /// # Errors
-    /// [`NotTaken`] with the command, when 16 wait already or the node is gone.
+    /// [`NotTaken`] with the command, when 16 commands wait already or the node has ended.
     pub fn command(&self, command: N::Command) -> Result<(), NotTaken<N::Command>> {
         self.0.command(command, COMMANDS)
     }
 
-    /// A way to give commands apart from this handle, for an event that is answered by a value of its own.
+    /// A separate value that can send commands, for an event that must be answered.
     pub(crate) fn commander(&self) -> Commander<N> {
         Commander(self.0.clone())
     }
 
-    /// What the last event of a kind says, of those that wait to be taken.
+    /// The value of the last queued event for which `of` returns one.
     pub(crate) fn last_event<T>(&self, of: impl Fn(&N::Event) -> Option<T>) -> Option<T> {
         self.0.lock().events.iter().rev().find_map(of)
     }
 
-    /// The next event; `None` once the node is gone and all its events were taken.
+    /// The next event; `None` once the node has ended and all its events were taken.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<N::Event>> {
-        let mut boxes = self.0.lock();
-        let full = boxes.events.len() >= EVENTS;
-        let Some(event) = boxes.events.pop_front() else {
-            if boxes.ending.is_some() {
+        let mut queues = self.0.lock();
+        let full = queues.events.len() >= EVENTS;
+        let Some(event) = queues.events.pop_front() else {
+            if queues.ending.is_some() {
                 return Poll::Ready(None);
             }
-            let old = register(&mut boxes.application, cx);
-            drop(boxes);
+            let old = register(&mut queues.application, cx);
+            drop(queues);
             drop(old);
             return Poll::Pending;
         };
-        // Only a full box has made the driver wait.
-        let driver = if full { boxes.driver.take() } else { None };
-        drop(boxes);
+        // The driver waits only for a full queue.
+        let driver = if full { queues.driver.take() } else { None };
+        drop(queues);
         wake(driver);
         Poll::Ready(Some(event))
     }
 
-    /// How the node came to its end; `None` while it runs.
+    /// How the node ended; `None` while it runs.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.0.lock().ending
     }
 
-    /// The next event; `None` once the node is gone and all its events were taken.
-    /// [`Handle::ending`] tells why it is gone.
+    /// The next event; `None` once the node has ended and all its events were taken. [`Handle::ending`] returns the
+    /// reason.
     ///
     /// Cancel-safe: an event leaves its queue only when it is returned.
     pub async fn next_event(&mut self) -> Option<N::Event> {
@@ -127,11 +128,11 @@ impl<N: Node> Handle<N> {
     }
 }
 
-/// Gives commands to a node whose handle is elsewhere. It keeps nothing alive.
+/// Sends commands to a node whose handle is elsewhere. It does not keep the node alive.
 pub(crate) struct Commander<N: Node>(Arc<Inbox<N>>);
 
 impl<N: Node> Commander<N> {
-    /// Hands an answer to the node, whatever waits there already: each such answer is a value that exists once.
+    /// Passes an answer to the node, even if the queue is full: each such answer can be given only once.
     pub(crate) fn answer(&self, command: N::Command) -> Result<(), NotTaken<N::Command>> {
         self.0.command(command, usize::MAX)
     }
@@ -147,13 +148,13 @@ impl<N: Node> futures_core::Stream for Handle<N> {
 
 impl<N: Node> Drop for Handle<N> {
     fn drop(&mut self) {
-        let mut boxes = self.0.lock();
-        boxes.abandoned = true;
-        let events = std::mem::take(&mut boxes.events);
-        let application = boxes.application.take();
-        drop(boxes);
+        let mut queues = self.0.lock();
+        queues.abandoned = true;
+        let events = std::mem::take(&mut queues.events);
+        let application = queues.application.take();
+        drop(queues);
         drop((events, application));
-        self.0.tell(Input::HandleDropped);
+        self.0.push_input(Input::HandleDropped);
     }
 }
 
@@ -163,24 +164,24 @@ impl<N: Node> std::fmt::Debug for Handle<N> {
     }
 }
 
-/// What driver, handle and blocking threads share.
-pub(super) struct Inbox<N: Node>(Mutex<Boxes<N>>);
+/// The state that driver, handle and blocking threads share.
+pub(super) struct Inbox<N: Node>(Mutex<Queues<N>>);
 
-struct Boxes<N: Node> {
+struct Queues<N: Node> {
     inputs: VecDeque<Input>,
     commands: VecDeque<N::Command>,
     events: VecDeque<N::Event>,
     driver: Option<Waker>,
     application: Option<Waker>,
-    /// The handle is gone: nobody takes events.
+    /// The handle was dropped: no one takes events.
     abandoned: bool,
-    /// The driver is gone, and this is why: nothing takes inputs and commands any more.
+    /// The driver has ended, for this reason: inputs and commands are not accepted any more.
     ending: Option<Ending>,
 }
 
 impl<N: Node> Inbox<N> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Boxes {
+        Self(Mutex::new(Queues {
             inputs: VecDeque::new(),
             commands: VecDeque::new(),
             events: VecDeque::new(),
@@ -193,44 +194,44 @@ impl<N: Node> Inbox<N> {
 
     fn command(&self, command: N::Command, bound: usize) -> Result<(), NotTaken<N::Command>> {
         let driver = {
-            let mut boxes = self.lock();
-            let (over, full) = (boxes.ending.is_some(), boxes.commands.len() >= bound);
+            let mut queues = self.lock();
+            let (over, full) = (queues.ending.is_some(), queues.commands.len() >= bound);
             if over || full {
-                drop(boxes);
+                drop(queues);
                 return Err(if over { NotTaken::Over(command) } else { NotTaken::Busy(command) });
             }
-            boxes.commands.push_back(command);
-            boxes.driver.take()
+            queues.commands.push_back(command);
+            queues.driver.take()
         };
         wake(driver);
         Ok(())
     }
 
-    /// An answer for the node, from any thread.
-    pub(super) fn tell(&self, input: Input) {
-        let mut boxes = self.lock();
-        if boxes.ending.is_some() {
-            drop(boxes);
+    /// Queues a result for the node, from any thread.
+    pub(super) fn push_input(&self, input: Input) {
+        let mut queues = self.lock();
+        if queues.ending.is_some() {
+            drop(queues);
             drop(input);
             return;
         }
-        boxes.inputs.push_back(input);
-        let driver = boxes.driver.take();
-        drop(boxes);
+        queues.inputs.push_back(input);
+        let driver = queues.driver.take();
+        drop(queues);
         wake(driver);
     }
 
-    /// Moves what waits for the driver into its two empty queues, and notes whom to wake for more.
+    /// Moves the queued inputs and commands into the driver's two empty queues, and stores the driver's waker.
     pub(super) fn collect(&self, cx: &Context<'_>, inputs: &mut VecDeque<Input>, commands: &mut VecDeque<N::Command>) {
-        let mut boxes = self.lock();
-        std::mem::swap(&mut boxes.inputs, inputs);
-        std::mem::swap(&mut boxes.commands, commands);
-        let old = register(&mut boxes.driver, cx);
-        drop(boxes);
+        let mut queues = self.lock();
+        std::mem::swap(&mut queues.inputs, inputs);
+        std::mem::swap(&mut queues.commands, commands);
+        let old = register(&mut queues.driver, cx);
+        drop(queues);
         drop(old);
     }
 
-    /// Puts an event into its queue, in the place of one that it supersedes.
+    /// Queues an event; it replaces a queued event that it supersedes.
     ///
     /// # Errors
     /// The event, when the queue is full.
@@ -238,57 +239,58 @@ impl<N: Node> Inbox<N> {
         self.put(event, EVENTS)
     }
 
-    /// Tells the application that a command made no sense. One that never looks hears of the first ones only.
-    pub(super) fn complain(&self, misuse: Misuse) {
+    /// Reports an invalid command to the application. If the application takes no events, only the first ones are
+    /// queued.
+    pub(super) fn report_misuse(&self, misuse: Misuse) {
         if self.put(misuse.into(), EVENTS.saturating_add(COMMANDS)).is_err() {
-            tracing::debug!(%misuse, "a complaint that nobody waits for");
+            tracing::debug!(%misuse, "a misuse event was dropped");
         }
     }
 
-    /// Puts one of the last events into its queue, whatever waits there.
+    /// Queues one of the last events, whatever the queue's length.
     pub(super) fn put_last(&self, event: N::Event) {
         let _ = self.put(event, usize::MAX);
     }
 
     fn put(&self, event: N::Event, bound: usize) -> Result<(), N::Event> {
-        let mut boxes = self.lock();
-        if boxes.abandoned {
-            drop(boxes);
+        let mut queues = self.lock();
+        if queues.abandoned {
+            drop(queues);
             drop(event);
             return Ok(());
         }
-        let outdated = boxes.events.iter().rposition(|old| N::supersedes(&event, old));
-        let outdated = outdated.and_then(|at| boxes.events.remove(at));
-        if boxes.events.len() >= bound {
-            drop(boxes);
+        let outdated = queues.events.iter().rposition(|old| N::supersedes(&event, old));
+        let outdated = outdated.and_then(|at| queues.events.remove(at));
+        if queues.events.len() >= bound {
+            drop(queues);
             return Err(event);
         }
-        boxes.events.push_back(event);
-        let application = boxes.application.take();
-        drop(boxes);
+        queues.events.push_back(event);
+        let application = queues.application.take();
+        drop(queues);
         drop(outdated);
         wake(application);
         Ok(())
     }
 
-    /// The driver is over: the application learns it once it has taken the events that wait. The first reason stays.
+    /// The driver has ended. The application learns it after it has taken the queued events. The first reason is kept.
     pub(super) fn close(&self, ending: Ending) {
-        let mut boxes = self.lock();
-        boxes.ending.get_or_insert(ending);
-        let rest = (std::mem::take(&mut boxes.inputs), std::mem::take(&mut boxes.commands), boxes.driver.take());
-        let application = boxes.application.take();
-        drop(boxes);
+        let mut queues = self.lock();
+        queues.ending.get_or_insert(ending);
+        let rest = (std::mem::take(&mut queues.inputs), std::mem::take(&mut queues.commands), queues.driver.take());
+        let application = queues.application.take();
+        drop(queues);
         drop(rest);
         wake(application);
     }
 
-    /// A panic elsewhere leaves the queues whole: each change of them is one step.
-    fn lock(&self) -> MutexGuard<'_, Boxes<N>> {
+    /// A panic in another thread leaves the queues consistent: each change of them is one step.
+    fn lock(&self) -> MutexGuard<'_, Queues<N>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Notes whom to wake; the waker that stood there is for the caller to drop, outside the lock.
+/// Stores the waker. The caller must drop the returned old waker outside the lock.
 fn register(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     match slot {
         Some(waker) if waker.will_wake(cx.waker()) => None,

@@ -1,4 +1,4 @@
-//! What a runtime gives to the driver, in poll form. It names no type of any socket library.
+//! The interface that a runtime implements for the driver, in poll form. It uses no type of a socket library.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -9,12 +9,13 @@ use crate::Instant;
 use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, QueryId, SocketId, TcpId, Transmit};
 use crate::node::Input;
 
-/// What the system told about one filled receive buffer: one datagram, or several of one sender that it joined (GRO).
+/// The system's description of one filled receive buffer: one datagram, or several from one sender that it joined
+/// (GRO).
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     /// The sender.
     pub from: SocketAddr,
-    /// The local address that it was sent to, where the system tells.
+    /// The local address that it was sent to, if the system reports it.
     pub local_ip: Option<IpAddr>,
     /// Its ECN bits.
     pub ecn: Ecn,
@@ -25,7 +26,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// Nothing: what a slot holds before it was filled in.
+    /// The value of a slot before it is filled.
     pub const NONE: Self = Self {
         from: SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0)),
         local_ip: None,
@@ -35,44 +36,44 @@ impl Received {
     };
 }
 
-/// What a runtime gives.
+/// The interface of a runtime.
 ///
 /// # The contract
 ///
 /// One task polls the driver, and only the driver calls these methods.
 ///
-/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do
-/// more. For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped,
-/// since the driver passes a new one whenever its task moves. Waking too often is harmless, the driver tries and
-/// finds nothing. Timer, news, answers of the name service and all UDP sockets are polled with the waker of the
-/// driver's task. Each listener and each TCP connection has a waker of its own, always the same; it is woken when either
-/// direction of a TCP connection can do more.
+/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do more.
+/// For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped, since the
+/// driver passes a new one whenever its task moves. Spurious wake-ups are harmless. The timer, the system events, the
+/// answers of the name service and all UDP sockets are polled with the waker of the driver's task. Each listener and
+/// each TCP connection has its own waker, which is always the same; it is woken when either direction of a TCP
+/// connection can do more.
 ///
 /// **Order.** [`Io::bind`] comes before [`Io::poll_recv`] and [`Io::poll_send`] of a socket, and none of them after
 /// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and
-/// [`Io::unlisten`]. A TCP connection begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is
-/// ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which
-/// nothing is called for its id. Ids of TCP connections are not used again.
+/// [`Io::unlisten`]. A TCP connection begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until
+/// that is ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after
+/// which nothing is called for its id. Ids of TCP connections are not used again.
 ///
 /// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the
-/// driver calls again, after a pause if nothing but errors comes. An error of a TCP connection ends it, except that after a
-/// failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
+/// driver calls again, after a pause if there are only errors. An error of a TCP connection ends it, except that
+/// after a failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
 ///
 /// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an
 /// `Io` that is. Without threads at all, [`Io::run_blocking`] may do the work at once.
 ///
 /// A third runtime can check itself with the tests in `tallow_runtime::conformance`.
 pub trait Io {
-    /// A connection that was accepted and has no id yet. Dropping it turns it away.
+    /// A connection that was accepted and has no id yet. Dropping it refuses the connection.
     type Accepted;
 
     /// The clock.
     fn now(&self) -> Instant;
     /// Ready once `at` has passed. A later call with another time replaces the earlier one; it may be earlier or later.
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()>;
-    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was
-    /// suspended, measured by a clock that goes on meanwhile and never by the wall clock. It is called until it is
-    /// `Pending`, which it may be for ever where the system tells neither.
+    /// Reports [`Input::Gateways`] and [`Input::Interfaces`] first and on each change, and [`Input::Slept`] when the
+    /// machine was suspended. A clock that runs during suspension measures that, never the wall clock. The driver calls
+    /// this until it is `Pending`, which may be forever if the system reports none of them.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input>;
 
     /// Opens a UDP socket and returns its local address. Called for an id that is not bound.
@@ -110,7 +111,7 @@ pub trait Io {
     fn listen(&mut self, listener: ListenerId, listen: &Listen) -> io::Result<SocketAddr>;
     /// Closes a listener. An id that does not listen is ignored.
     fn unlisten(&mut self, listener: ListenerId);
-    /// The next connection, with the options of its listener, and the address it came from. `Pending` until one comes,
+    /// The next connection, with the options of its listener, and its source address. `Pending` until one arrives,
     /// which may be never. `Ready(Err)` is not the end of the listener: call again.
     fn poll_accept(
         &mut self,
@@ -123,8 +124,8 @@ pub trait Io {
     /// Starts to connect.
     ///
     /// # Errors
-    /// What the system reports at once, for example that it has no descriptor or no route. There is no such TCP connection then,
-    /// and nothing more is called for the id.
+    /// What the system reports at once, for example that it has no descriptor or no route. There is no such TCP
+    /// connection then, and nothing more is called for the id.
     fn dial(&mut self, tcp: TcpId, dial: &Dial) -> io::Result<()>;
     /// Ready once the TCP connection is connected, or has failed. `Pending` for as long as the system
     /// tries; the node sets the limit.
@@ -135,14 +136,14 @@ pub trait Io {
     /// Writes from the slices, of which at least one is not empty, and returns how many bytes were taken, at least one.
     /// `Pending` until the system has room, which may be never.
     fn poll_write(&mut self, cx: &mut Context<'_>, tcp: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
-    /// Sends FIN after what was written; reading goes on. Called once for a TCP connection, and no write follows.
+    /// Sends FIN after the written bytes; reading continues. Called once for a TCP connection, and no write follows.
     fn finish(&mut self, tcp: TcpId);
-    /// Forgets a TCP connection that was finished; the system goes on to deliver what it was given.
+    /// Releases a TCP connection that was finished; the system still delivers the bytes that it accepted.
     fn close(&mut self, tcp: TcpId);
-    /// Forgets a TCP connection with a reset, whatever state it is in; bytes that wait to be sent are dropped.
+    /// Releases a TCP connection with a reset, in any state; unsent bytes are dropped.
     fn reset(&mut self, tcp: TcpId);
 
-    /// Asks the name service for the addresses of a host, which may be an address already. It does not block.
+    /// Queries the name service for the addresses of a host, which may also be an IP address. It does not block.
     fn resolve(&mut self, query: QueryId, host: &str, port: u16);
     /// The next answer to [`Io::resolve`], in any order; without addresses when there are none. Each query is answered
     /// exactly once. It is called only while an answer is missing, and until it is `Pending`.

@@ -77,7 +77,7 @@ impl Secret {
 pub enum Output {
     /// Send a frame with this body.
     Send(Bytes),
-    /// The peer has proven that it knows the secret. From now on the link carries records.
+    /// The peer has proven that it knows the secret. From now on records are sent on the link.
     Keyed(Keys),
     /// The handshake failed. Close the link once all queued frames are sent.
     Failed(Failure),
@@ -106,13 +106,10 @@ impl Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FailureReason {
     /// The peer has another code, or an attacker changed a message; the two cannot be distinguished.
-    #[error("handshake failed: not the same code, or somebody interferes")]
+    #[error("handshake failed: not the same code, or an attacker interferes")]
     WrongCode,
-    /// The peer did not answer within [`TIME`].
-    #[error("handshake failed: the other role did not answer in time")]
-    TimedOut,
     /// The peers have no protocol version in common.
-    #[error("versions do not match: this role speaks version {SPOKEN}, the other role {theirs}")]
+    #[error("versions do not match: this side supports version {SPOKEN}, the other side {theirs}")]
     Version {
         /// The versions that the peer announced.
         theirs: Versions,
@@ -231,15 +228,8 @@ impl Handshake {
         }
     }
 
-    /// Checks the deadline. A call before it is a no-op.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let is_guess = self.is_guess_if_lost();
-            self.state = self.fail(FailureReason::TimedOut, is_guess);
-        }
-    }
-
-    /// When [`Handshake::handle_timeout`] is due.
+    /// The deadline, while the handshake runs. At the deadline its owner drops it, as if its link was lost
+    /// ([`Handshake::is_guess_if_lost`]).
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {

@@ -1,5 +1,5 @@
-//! The vectors that `docs/vectors/make.py` made from the protocol's document alone: this
-//! crate must agree in every byte.
+//! The vectors that `docs/vectors/make.py` generated from the protocol document alone. This crate must produce the same
+//! bytes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::wire::peer::{HandshakeMessage, Mode};
 use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
 
-/// Vectors by name. Each test takes all of its own, so none stands unchecked in the file.
+/// Vectors by name. Each test takes all of its own vectors, so that none in the file stays unchecked.
 pub(crate) struct Vectors(BTreeMap<&'static str, &'static str>);
 
 impl Vectors {

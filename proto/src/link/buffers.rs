@@ -1,8 +1,8 @@
 //! The two buffers of a TCP connection: received bytes that are not processed yet, and bytes that wait for the socket.
 //!
 //! No decisions and no timers. Bounds: a read takes at most [`MAX_READ`] bytes, and at most the owner's window if that
-//! is smaller; an idle TCP connection holds [`MIN_READ`], because a relay has thousands of them. The TCP connection bounds how many bytes
-//! may wait for the socket.
+//! is smaller; an idle TCP connection holds [`MIN_READ`], because a relay has thousands of them. The TCP connection
+//! bounds how many bytes may wait for the socket.
 
 use std::io::IoSlice;
 

@@ -47,8 +47,8 @@ pub enum Event {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
-    /// The server rejected the early data that was sent since [`Event::Connected`]: the streams are gone, and the owner
-    /// must send all data again.
+    /// The server rejected the early data that was sent since [`Event::Connected`]: the streams are removed, and the
+    /// owner must send all data again.
     Restarted {
         /// How the server was recognised.
         certificate: CertificateSeen,
@@ -119,7 +119,7 @@ impl From<&tcp::Closed> for CloseReason {
             | tcp::Closed::Unknown => Self::Incompatible,
             tcp::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken) | tcp::Closed::WebSocket(_) => Self::Protocol,
             tcp::Closed::TimedOut => Self::TimedOut,
-            tcp::Closed::WebSocketClosed(_) | tcp::Closed::Lost => Self::Lost,
+            tcp::Closed::WebSocketCode(_) | tcp::Closed::Lost => Self::Lost,
         }
     }
 }
@@ -254,7 +254,7 @@ impl Connections {
         Write::Done
     }
 
-    /// Ends the sending direction of a stream. On TCP, code and reason are sent with it if the protocol can carry them.
+    /// Ends the sending direction of a stream. On TCP, code and reason are sent with it if the protocol supports that.
     pub fn finish(&mut self, now: Instant, id: ConnectionId, stream: Stream, code: u32, reason: &'static str) {
         match id {
             ConnectionId::Quic(..) => self.quic(id).into_iter().for_each(|(quic, conn)| quic.finish(conn, stream)),
@@ -269,7 +269,7 @@ impl Connections {
         match id {
             ConnectionId::Quic(..) => {
                 let Some((quic, conn)) = self.quic(id) else { return false };
-                let silent = quic.heard(conn).is_none_or(|heard| heard < fresh);
+                let silent = quic.last_received(conn).is_none_or(|heard| heard < fresh);
                 if silent {
                     quic.probe(conn);
                 }
@@ -277,6 +277,12 @@ impl Connections {
             }
             ConnectionId::Tcp(tcp) => self.tcp_links.probe(now, tcp, fresh),
         }
+    }
+
+    /// When something was received on a QUIC connection last, also before it is connected. For TCP it is not known.
+    #[must_use]
+    pub fn last_received(&mut self, id: ConnectionId) -> Option<Instant> {
+        self.quic(id).and_then(|(quic, conn)| quic.last_received(conn))
     }
 
     /// The next connection on which something was received after a [`Self::probe`].
@@ -426,8 +432,8 @@ impl Connections {
         self.endpoints().all(Quic::is_flushed) && self.tcp_links.is_empty()
     }
 
-    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
-    /// number.
+    /// How many times a connection was processed. Tests use it to check that the work does not depend on the number of
+    /// connections.
     #[cfg(test)]
     #[must_use]
     pub fn visits(&self) -> u64 {

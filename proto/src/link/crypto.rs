@@ -1,5 +1,5 @@
-//! What every link's TLS has in common: the crypto library, the public authorities, the protocol's name, the clock, and
-//! the two sides' settings. No state of its own but the [`Clock`].
+//! What the TLS of all links has in common: the crypto library, the public CAs, the protocol name, the clock, and the
+//! configurations of both sides. No state of its own except the [`Clock`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixT
 use super::trust::{Identity, Verifier};
 use crate::Instant;
 
-/// The protocol's name in the TLS handshake (RFC 7301), of version 1.
+/// The protocol's name in the TLS handshake (RFC 7301), for version 1.
 pub const ALPN: &[u8] = b"tallow/1";
 
-/// The identity's parts do not make a TLS server.
+/// The certificate and the key cannot be used for a TLS server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate or its private key cannot be used, or they do not belong together")]
+#[error("the certificate or its private key cannot be used, or they do not match")]
 pub struct BadIdentity;
 
-/// Wall-clock time for certificates and tokens: what the caller said at the start, and the time
-/// that passed by `Instant` since.
+/// The wall-clock time for certificates and tokens: the time that the caller gave at the start, plus the time that
+/// passed since, measured by `Instant`.
 ///
-/// The libraries ask for it in the middle of a handshake and pass no time of ours, so it is kept for them to read.
+/// The libraries ask for the time in the middle of a handshake and have no access to our `now`, so it is stored here.
 pub(super) struct Clock {
     micros: AtomicU64,
 }
 
 impl Clock {
-    /// The time since 1970.
+    /// The duration since the Unix epoch.
     pub(super) fn duration(&self) -> Duration {
         Duration::from_micros(self.micros.load(Ordering::Relaxed))
     }
@@ -48,7 +48,7 @@ impl rustls::time_provider::TimeProvider for Clock {
     }
 }
 
-/// Moves the [`Clock`] on as its owner hears the time.
+/// Advances the [`Clock`] whenever its owner gets the current time.
 #[derive(Debug)]
 pub(super) struct Ticker {
     clock: Arc<Clock>,
@@ -62,7 +62,7 @@ impl Ticker {
         Self { clock: Arc::new(Clock { micros }), at_start: unix_time, start: None }
     }
 
-    /// The first call fixes what instant the given wall-clock time belongs to.
+    /// Sets the current time. The first call defines which instant the given wall-clock time belongs to.
     pub(super) fn tick(&mut self, now: Instant) {
         let start = *self.start.get_or_insert(now);
         let time = self.at_start.saturating_add(now.saturating_duration_since(start));
@@ -78,7 +78,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The one crypto library, with the post-quantum key exchange first.
+/// The only crypto library, with the post-quantum key exchange first.
 pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
@@ -96,15 +96,15 @@ pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// The public authorities, as Mozilla lists them.
+/// The public CAs of Mozilla's list.
 pub(super) fn public_roots() -> Arc<RootCertStore> {
     Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
 }
 
-/// A server's TLS 1.3 with these protocols, no tickets and no early data.
+/// A server's configuration: TLS 1.3 with these ALPN protocols, no tickets and no early data.
 ///
 /// # Errors
-/// [`BadIdentity`] when the identity's parts do not fit.
+/// [`BadIdentity`] when the certificate and the key do not match.
 pub(super) fn server_tls(
     identity: &Identity,
     protocols: &[&[u8]],
@@ -124,8 +124,8 @@ pub(super) fn server_tls(
     Ok(tls)
 }
 
-/// A client's TLS 1.3 with this one protocol, no tickets and no early data. `None` never
-/// happens with the provider above.
+/// A client's configuration: TLS 1.3 with this ALPN protocol, no tickets and no early data. The provider above never
+/// causes `None`.
 pub(super) fn client_tls(
     verifier: Arc<Verifier>,
     protocol: &[u8],

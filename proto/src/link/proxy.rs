@@ -7,8 +7,8 @@
 //! HTTP:   CONNECT ──2xx──► connected
 //! SOCKS:  greeting ──► [login] ──► request ──0──► connected
 //! ```
-//! No timers: the TCP connection has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS. `Debug` hides
-//! the login.
+//! No timers: the TCP connection has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS.
+//! `Debug` hides the login.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -77,16 +77,16 @@ pub enum BadProxy {
     #[error("a proxy that is reached over TLS (https://) is not supported; use http://, socks5:// or socks5h://")]
     Tls,
     /// The host is neither a name nor an address.
-    #[error("not a valid proxy: it names neither a host nor an address")]
+    #[error("not a valid proxy: the host is neither a name nor an address")]
     Host,
     /// The port is not a number from 1 to 65535.
     #[error("not a valid proxy: the port is not a number from 1 to 65535")]
     Port,
     /// The user name or password is too long, or contains control characters or a % without two hexadecimal digits.
-    #[error("not a valid proxy: user name or password are not valid; percent-encode special characters")]
+    #[error("not a valid proxy: the user name or the password is not valid; percent-encode special characters")]
     Login,
     /// A path or a query follows the host.
-    #[error("not a valid proxy: a path or a query has no meaning")]
+    #[error("not a valid proxy: a path or a query is not allowed")]
     Path,
 }
 
@@ -114,14 +114,14 @@ impl FromStr for Proxy {
             Some((login, address)) => (Some(login.parse()?), address),
             None => (None, authority),
         };
-        let address: HostPort = address.parse()?;
+        let address: HostPort = address.parse().map_err(BadProxy::of_host)?;
         let (host, port) = (address.host().to_owned(), address.port().unwrap_or(default_port));
         Ok(Self { kind, host, port, login })
     }
 }
 
-impl From<BadHostPort> for BadProxy {
-    fn from(bad: BadHostPort) -> Self {
+impl BadProxy {
+    const fn of_host(bad: BadHostPort) -> Self {
         match bad {
             BadHostPort::Host => Self::Host,
             BadHostPort::Port => Self::Port,
@@ -195,13 +195,13 @@ pub(super) fn authority(host: &str, port: u16) -> String {
 #[non_exhaustive]
 pub enum ProxyFailure {
     /// The answer is not of the proxy's protocol.
-    #[error("the proxy does not speak the protocol that its URL names")]
+    #[error("the proxy does not use the protocol in its URL")]
     NotAProxy,
     /// The proxy requires a user name and a password.
-    #[error("the proxy asks for a user name and a password")]
+    #[error("the proxy requires a user name and a password")]
     LoginNeeded,
     /// The proxy refused the user name and the password.
-    #[error("the proxy does not accept this user name and password")]
+    #[error("the proxy refused the user name and the password")]
     LoginRefused,
     /// An HTTP proxy answered with this status.
     #[error("the proxy answered with HTTP status {0}")]
@@ -213,15 +213,15 @@ pub enum ProxyFailure {
 
 const fn socks_reply(code: u8) -> &'static str {
     match code {
-        2 => "its rules do not allow it",
-        3 => "the network cannot be reached",
-        4 => "the host cannot be reached",
+        2 => "the proxy's rules do not allow it",
+        3 => "the network is unreachable",
+        4 => "the host is unreachable",
         5 => "the connection was refused",
-        6 => "the time to live ran out",
-        7 => "it does not know the command",
-        8 => "it does not know this kind of address",
+        6 => "the time to live expired",
+        7 => "the proxy does not support the command",
+        8 => "the proxy does not support this type of address",
         // Tor's extended error codes, which an option of Tor enables.
-        0xf0..=0xf7 => "the onion service cannot be reached",
+        0xf0..=0xf7 => "the onion service is unreachable",
         _ => "general failure",
     }
 }

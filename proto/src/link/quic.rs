@@ -1,28 +1,28 @@
-//! One QUIC endpoint with its connections, for clients (peers) and servers (relays): what one UDP socket carries.
+//! One QUIC endpoint with its connections, for clients (peers) and servers (relays). It serves one UDP socket.
 //!
-//! Decides which connection a datagram belongs to, which connection sends next, and how large a batch it may send. The
-//! protocol itself (RFC 9000-9002) is quinn-proto's, and nothing outside this module names it.
+//! Decides which connection a datagram belongs to, which connection sends next, and how large a batch it may send.
+//! quinn-proto implements the protocol (RFC 9000-9002); no code outside this module uses it.
 //!
 //! ```text
-//! connect / accept → handshaking → connected → closed (Closed event, or our own close) → drained: forgotten
+//! connect / accept → handshaking → connected → closed (Closed event, or closed by this side) → drained: removed
 //! ```
-//! After a close a connection stays for three probe timeouts, to answer what is still on its way. Timers are the
-//! connections' own, in one ordered set.
+//! A closed connection stays for three probe timeouts, to answer packets that are still in flight. The timers of all
+//! connections are in one ordered set.
 //!
-//! Order of calls: `handle_*` as they come, [`Quic::settle`] once per batch, then commands and polls in any order until
-//! the polls have nothing. All work is proportional to what happened: a connection is looked at when a datagram, a
-//! deadline, a command or its turn to send touches it, and never because there are others.
+//! Order of calls: `handle_*` for each input, [`Quic::settle`] once per batch, then commands and polls in any order
+//! until the polls return nothing. All work is proportional to the events: a connection is processed only when a
+//! datagram, a deadline, a command or its turn to send requires it. The number of other connections does not matter.
 //!
 //! Bounds: undecided incoming connections by [`Limits`]; stateless answers by [`REPLIES`]; events by the streams that
-//! the profile allows (each kind at most once per stream); stream data by the windows. How many connections there are
-//! is for the owner to bound, when it accepts.
+//! the profile allows (each kind at most once per stream); stream data by the windows. The owner bounds the number of
+//! connections by what it accepts.
 
 mod config;
 mod congestion;
 mod connection;
 mod event;
 #[cfg(test)]
-mod pair;
+pub(crate) mod pair;
 mod silence;
 #[cfg(test)]
 mod spoof_tests;
@@ -42,14 +42,21 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 
 pub use super::crypto::{ALPN, BadIdentity};
-pub use super::{Read, Write};
-pub use config::{Congestion, Limits, MAX_STREAM_WINDOW, Profile};
+#[cfg(feature = "internals")]
+pub use super::read_write::{Read, Write};
+#[cfg(not(feature = "internals"))]
+pub(crate) use super::read_write::{Read, Write};
+#[cfg(any(test, feature = "internals"))]
+pub use config::Congestion;
+#[cfg(test)]
+pub(crate) use config::MAX_STREAM_WINDOW;
+pub use config::{Limits, Profile};
 pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 
 use super::crypto::{self, Ticker};
-use super::trust::{Identity, Trust, Verifier};
+use super::trust::{Fingerprint, Identity, Trust, Verifier};
 use crate::Instant;
-use crate::net::{Arrival, Ecn, Transmit};
+use crate::net::{Arrival, Ecn, MARK, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
 use config::ByRoute;
@@ -57,60 +64,61 @@ use connection::{Connection, Stage};
 use silence::Silence;
 use tickets::{CachedServer, TicketStore};
 
-/// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a
-/// network may.
+/// The most stateless answers (version negotiation, retry, refusal, reset) that wait for the socket. More are dropped,
+/// as a network may drop them.
 pub const REPLIES: usize = 64;
-/// Datagrams in one batch, so that one connection does not hold the socket for long.
+/// The most datagrams in one batch, so that one connection does not occupy the socket for long.
 const MAX_SEGMENTS: usize = 32;
-/// Bytes in one batch: the kernel loses all of a larger one without a word.
+/// The name in the first packet to a server that is authenticated by the fingerprint of its certificate.
+const DIRECT_NAME: &str = "tallow";
+/// The most bytes in one batch: the kernel silently drops all of a larger batch.
 const MAX_BATCH: usize = 65_507;
 
-/// A QUIC endpoint: see the module's text.
+/// A QUIC endpoint; see the module documentation.
 pub struct Quic {
     endpoint: proto::Endpoint,
-    /// The socket is an IPv6 one that serves IPv4 too, and wants IPv4 addresses in mapped form.
+    /// The socket is an IPv6 socket that also serves IPv4, and needs IPv4 addresses in mapped form.
     mapped: bool,
     profile: Profile,
     transports: ByRoute<proto::TransportConfig>,
     server: Option<ByRoute<proto::ServerConfig>>,
     provider: Arc<CryptoProvider>,
     roots: Option<Arc<RootCertStore>>,
-    /// Servers that were reached before.
+    /// Servers with a previous connection.
     ticket_store: TicketStore,
     ticker: Ticker,
     rng: ChaCha20Rng,
     connections: BTreeMap<ConnId, Box<Connection>>,
-    /// By the library's own handle, which is used again.
+    /// Connections by quinn-proto's handle, which is reused.
     by_handle: Vec<Option<ConnId>>,
     last_id: u32,
     incoming: VecDeque<Incoming>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
-    /// Touched since the last [`Self::settle`].
+    /// Changed since the last [`Self::settle`].
     touched: ReadySet<ConnId>,
-    /// May have something to send, in turn.
+    /// Connections that may have data to send; they take turns.
     sending: ReadySet<ConnId>,
     deadlines: Deadlines<ConnId>,
     events: VecDeque<(ConnId, Event)>,
-    /// Probed connections that were heard.
+    /// Probed connections on which something was received.
     answered: VecDeque<ConnId>,
     scratch: Vec<u8>,
     #[cfg(test)]
     visits: u64,
 }
 
-/// A client that knocks. It must be given back: [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or
-/// [`Quic::ignore`].
+/// A new client. It must be passed to [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or [`Quic::ignore`].
 #[must_use = "it keeps a place until it is accepted, refused, retried or ignored"]
 pub struct Incoming(proto::Incoming);
 
 impl Incoming {
-    /// Where its first packet came from, as far as that is true: see [`Self::validated`].
+    /// The source address of its first packet. It may be forged: see [`Self::validated`].
     #[must_use]
     pub fn from(&self) -> SocketAddr {
         canonical(self.0.remote_address())
     }
 
-    /// Whether it has proved that it receives at that address (it answered a retry).
+    /// Whether the client has proved that it receives packets at that address (it answered a retry).
     #[must_use]
     pub fn validated(&self) -> bool {
         self.0.remote_address_validated()
@@ -124,17 +132,16 @@ impl std::fmt::Debug for Incoming {
 }
 
 impl Quic {
-    /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a
-    /// `now`.
+    /// An endpoint for clients. `unix_time` is the wall-clock time (since 1970) at the first call with a `now`.
     #[must_use]
     pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
         Self::new(profile, config::transports(profile), None, None, Ticker::new(unix_time), seed)
     }
 
-    /// An endpoint that is connected to.
+    /// An endpoint for a server.
     ///
     /// # Errors
-    /// [`BadIdentity`] when certificate and key do not make a server.
+    /// [`BadIdentity`] when certificate and key cannot be used for a server.
     pub fn server(
         profile: &Profile,
         identity: &Identity,
@@ -155,11 +162,11 @@ impl Quic {
         ticker: Ticker,
         seed: &Seed,
     ) -> Self {
-        // The one that first packets are judged by; which one a connection gets is decided when it is accepted.
+        // The configuration for first packets. Each connection gets its own configuration when it is accepted.
         let general = server.as_ref().map(ByRoute::network);
         Self {
             mapped: false,
-            endpoint: proto::Endpoint::new(config::endpoint(seed, identity), general, true, None),
+            endpoint: proto::Endpoint::new(config::endpoint(seed, profile.slot, identity), general, true, None),
             profile: profile.clone(),
             transports,
             server,
@@ -184,11 +191,11 @@ impl Quic {
         }
     }
 
-    /// Begins a connection. `name` is the DNS name or IP address that a public authority would vouch for, `to` where it
-    /// is.
+    /// Starts a connection to the address `to`. `name` is the DNS name or IP address that a public CA's certificate
+    /// must be valid for.
     ///
     /// # Errors
-    /// [`CannotConnect`]; nothing has changed then.
+    /// [`CannotConnect`]; in that case nothing has changed.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -197,22 +204,38 @@ impl Quic {
         trust: &Trust,
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
-        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
-        let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
-        let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
-            .ok_or(CannotConnect::TooMany)?;
-        self.call(now, to, name, CachedServer::new(to, name, verifier, tls))
+        let server = self.new_server(to, name, trust)?;
+        self.call(now, to, name, server, None)
     }
 
-    /// The same, to a server that was reached before from here, if it gave a ticket: then [`Event::Connected`] comes at
-    /// once, and what is said goes out with the first flight. Others can record such a flight and send it again, so
-    /// that nothing may be said in it which does harm when it is said twice. Without a ticket it is [`Quic::connect`].
-    ///
-    /// If nothing is heard within the first probe timeout, the connection is over ([`Closed::TimedOut`]): what was lost
-    /// of such a flight would come later than what is said after a handshake, and perhaps when it is no longer meant.
+    /// Begins a connection to a server that may share its socket with others, and that gave this mark so that the first
+    /// packet finds it. Only a certificate with this fingerprint is accepted.
     ///
     /// # Errors
     /// [`CannotConnect`]; nothing has changed then.
+    pub fn connect_marked(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        fingerprint: Fingerprint,
+        mark: [u8; MARK],
+    ) -> Result<ConnId, CannotConnect> {
+        self.ticker.tick(now);
+        let server = self.new_server(to, DIRECT_NAME, &Trust::Pin(fingerprint))?;
+        self.call(now, to, DIRECT_NAME, server, Some(mark))
+    }
+
+    /// Like [`Quic::connect`], to a server with a previous connection. If that server issued a ticket,
+    /// [`Event::Connected`] follows at once, and the first flight includes the data that is sent now (0-RTT). An
+    /// attacker can record and replay this flight, so it must contain only data that does no harm when it arrives
+    /// twice. Without a ticket this is [`Quic::connect`].
+    ///
+    /// If nothing arrives within the first probe timeout, the connection ends ([`Closed::TimedOut`]). Otherwise lost
+    /// early data would be retransmitted later than data that was sent after a handshake, when it may no longer be
+    /// valid.
+    ///
+    /// # Errors
+    /// [`CannotConnect`]; in that case nothing has changed.
     pub fn reconnect(
         &mut self,
         now: Instant,
@@ -222,9 +245,17 @@ impl Quic {
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
         match self.ticket_store.take(to, name, trust) {
-            Some(server) => self.call(now, to, name, server),
+            Some(server) => self.call(now, to, name, server, None),
             None => self.connect(now, to, name, trust),
         }
+    }
+
+    fn new_server(&mut self, to: SocketAddr, name: &str, trust: &Trust) -> Result<CachedServer, CannotConnect> {
+        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
+        let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
+        let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
+            .ok_or(CannotConnect::TooMany)?;
+        Ok(CachedServer::new(to, name, verifier, tls))
     }
 
     fn call(
@@ -233,12 +264,14 @@ impl Quic {
         to: SocketAddr,
         name: &str,
         server: CachedServer,
+        mark: Option<[u8; MARK]>,
     ) -> Result<ConnId, CannotConnect> {
         let transport = match server.rtt {
             rtt if rtt > self.profile.initial_rtt => config::transport_of(&self.profile, rtt),
             _ => self.transports.to(to),
         };
-        let config = config::client(server.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;
+        let config =
+            config::client(server.tls.clone(), transport, mark, &mut self.rng).ok_or(CannotConnect::TooMany)?;
         let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
             proto::ConnectError::InvalidServerName(_) => CannotConnect::Name,
             proto::ConnectError::InvalidRemoteAddress(_) => CannotConnect::Address,
@@ -250,7 +283,7 @@ impl Quic {
         Ok(self.adopt(handle, inner, Some(server)))
     }
 
-    /// One datagram that arrived at this endpoint's socket.
+    /// Handles one datagram that arrived at this endpoint's socket.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
         self.ticker.tick(now);
         self.mapped |= arrival.from != canonical(arrival.from);
@@ -276,13 +309,17 @@ impl Quic {
                 }
                 self.touched.mark(id);
             }
-            Some(proto::DatagramEvent::NewConnection(incoming)) => self.incoming.push_back(Incoming(incoming)),
+            Some(proto::DatagramEvent::NewConnection(incoming)) => match &self.profile.slot {
+                // A first packet for another node that shares the socket.
+                Some(slot) if !slot.owns(incoming.orig_dst_cid()) => self.endpoint.ignore(incoming),
+                Some(_) | None => self.incoming.push_back(Incoming(incoming)),
+            },
             Some(proto::DatagramEvent::Response(transmit)) => self.reply(&transmit),
             None => {}
         }
     }
 
-    /// Deadlines may have come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ticker.tick(now);
         while let Some(id) = self.deadlines.take_due(now) {
@@ -297,7 +334,7 @@ impl Quic {
         }
     }
 
-    /// Moves what was touched on: events, deadlines, connections that are over. Once per batch of inputs.
+    /// Processes all connections that changed: events, deadlines, ended connections. Call it once per batch of inputs.
     pub fn settle(&mut self, now: Instant) {
         self.ticker.tick(now);
         while let Some(id) = self.touched.take() {
@@ -311,11 +348,11 @@ impl Quic {
         self.deadlines.next()
     }
 
-    /// The next batch for the socket, appended to the empty `buf`: at most `max_segments` datagrams of one size, of one
-    /// connection; the connections take turns.
+    /// The next batch for the socket, appended to the empty `buf`: at most `max_segments` datagrams of equal size, of
+    /// one connection. The connections take turns.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, max_segments: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
-        debug_assert!(self.touched.is_empty(), "settle comes before the polls");
+        debug_assert!(self.touched.is_empty(), "settle must be called before the polls");
         if let Some((transmit, bytes)) = self.replies.pop_front() {
             buf.extend_from_slice(&bytes);
             return Some(transmit);
@@ -325,7 +362,7 @@ impl Quic {
             connection.sending = false;
             let segments = segments(max_segments, connection.inner.current_mtu());
             let transmit = connection.poll_transmit(now, segments, buf);
-            // Sending moves timers, and may even end the connection (its keys are used up).
+            // Sending changes the timers, and may end the connection (when its keys are exhausted).
             self.visit(id);
             let Some(transmit) = transmit else { continue };
             self.mark_sending(id);
@@ -334,7 +371,7 @@ impl Quic {
         None
     }
 
-    /// The next client that knocks.
+    /// The next new client.
     #[must_use]
     pub fn poll_incoming(&mut self) -> Option<Incoming> {
         self.incoming.pop_front()
@@ -360,7 +397,8 @@ impl Quic {
         Some((id, event))
     }
 
-    /// Takes a client in; [`Event::Connected`] or [`Event::Closed`] follows. `None`: its first packet was no good.
+    /// Accepts a client; [`Event::Connected`] or [`Event::Closed`] follows. Returns `None` if its first packet is
+    /// invalid.
     pub fn accept(&mut self, now: Instant, incoming: Incoming) -> Option<ConnId> {
         self.ticker.tick(now);
         let config = self.server.as_ref().map(|server| server.to(incoming.from()));
@@ -382,15 +420,15 @@ impl Quic {
         }
     }
 
-    /// Tells a client that it is not welcome ([`Closed::Refused`] there).
+    /// Refuses a client; it gets [`Closed::Refused`].
     pub fn refuse(&mut self, incoming: Incoming) {
         self.scratch.clear();
         let transmit = self.endpoint.refuse(incoming.0, &mut self.scratch);
         self.reply(&transmit);
     }
 
-    /// Asks a client to prove its address (RFC 9000 §8.1.2); it knocks again, validated. One that did already is
-    /// refused.
+    /// Requires a client to prove its address (RFC 9000 §8.1.2). The client connects again, validated. A client that is
+    /// validated already is refused.
     pub fn retry(&mut self, incoming: Incoming) {
         self.scratch.clear();
         match self.endpoint.retry(incoming.0, &mut self.scratch) {
@@ -399,14 +437,13 @@ impl Quic {
         }
     }
 
-    /// Lets a client wait for an answer that never comes.
+    /// Drops a client without an answer.
     pub fn ignore(&mut self, incoming: Incoming) {
         self.endpoint.ignore(incoming.0);
     }
 
-    /// Asks the other end for a sign of life (a PING frame, RFC 9000 §19.2): [`Self::poll_answered`] names the
-    /// connection once anything arrives on it. Lost packets are sent again by the probe timeout. How long to wait is
-    /// the caller's to decide.
+    /// Probes the other end (with a PING frame, RFC 9000 §19.2). [`Self::poll_answered`] reports the connection once
+    /// anything arrives on it. The probe timeout retransmits lost packets. The caller decides how long to wait.
     pub fn probe(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.inner.ping();
@@ -414,20 +451,20 @@ impl Quic {
         self.mark_sending(conn);
     }
 
-    /// The next connection that was heard after a [`Self::probe`].
+    /// The next connection on which something arrived after a [`Self::probe`].
     #[must_use]
     pub fn poll_answered(&mut self) -> Option<ConnId> {
         self.answered.pop_front()
     }
 
-    /// When the other end was heard last.
+    /// When something was received from the other end last.
     #[must_use]
-    pub fn heard(&self, conn: ConnId) -> Option<Instant> {
+    pub fn last_received(&self, conn: ConnId) -> Option<Instant> {
         self.connections.get(&conn)?.heard
     }
 
-    /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is
-    /// now, and the other ends look whether it is the same one (RFC 9000 §9).
+    /// This machine's addresses changed, or it slept: every connection sends a packet from its current address, and the
+    /// other end validates the new path (RFC 9000 §9).
     pub fn handle_moved(&mut self) {
         let ids: Vec<ConnId> = self.connections.keys().copied().collect();
         for id in ids {
@@ -438,8 +475,8 @@ impl Quic {
         }
     }
 
-    /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and
-    /// reason.
+    /// Closes a connection at once: undelivered data is lost, no event follows, and the other side receives the code
+    /// and the reason.
     pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
         self.ticker.tick(now);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
@@ -448,34 +485,34 @@ impl Quic {
         self.work_on(conn);
     }
 
-    /// Raises (or lowers, for what comes) what a connection may hold unread, in bytes.
+    /// Sets how much unread data a connection may buffer, in bytes. A lower value applies only to future data.
     pub fn set_receive_window(&mut self, conn: ConnId, bytes: u64) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.inner.set_receive_window(config::var_int(bytes));
         self.mark_sending(conn);
     }
 
-    /// Changes what a connection may hold unacknowledged, in bytes.
+    /// Sets how much unacknowledged data a connection may have, in bytes.
     pub fn set_send_window(&mut self, conn: ConnId, bytes: u64) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         connection.inner.set_send_window(bytes);
-        // Streams that were blocked by it are writable now.
+        // Streams that the old window blocked are writable now.
         self.work_on(conn);
     }
 
-    /// The smoothed round trip.
+    /// The smoothed round-trip time.
     #[must_use]
     pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
         self.connections.get(&conn).map(|connection| connection.inner.rtt())
     }
 
-    /// The other end's address now (a client may move).
+    /// The other end's current address (a client may migrate).
     #[must_use]
     pub fn remote(&self, conn: ConnId) -> Option<SocketAddr> {
         self.connections.get(&conn).map(|connection| connection.inner.remote_address())
     }
 
-    /// Figures of a connection.
+    /// The statistics of a connection.
     #[must_use]
     pub fn stats(&self, conn: ConnId) -> Option<Stats> {
         let stats = self.connections.get(&conn)?.inner.stats();
@@ -490,25 +527,27 @@ impl Quic {
         })
     }
 
-    /// How many connections there are, those that are closed and not yet forgotten with them.
+    /// The number of connections, including closed ones that are not removed yet.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether the connection may have something for the socket: after a close, until CONNECTION_CLOSE was handed out.
+    /// Whether the connection may have data for the socket; after a close, until its CONNECTION_CLOSE was polled.
+    #[cfg(test)]
     #[must_use]
     pub fn has_unsent(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_some_and(|connection| connection.sending)
     }
 
-    /// Whether nothing at all waits for the socket.
+    /// Whether no data waits for the socket.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.sending.is_empty() && self.replies.is_empty()
     }
 
-    /// How often a connection was looked at: tests check that it does not depend on how many there are.
+    /// How many times a connection was processed. Tests use it to check that the work does not depend on the number of
+    /// connections.
     #[cfg(test)]
     pub const fn visits(&self) -> u64 {
         self.visits
@@ -542,7 +581,7 @@ impl Quic {
             acks: None,
             heard: None,
             probed: false,
-            asks: false,
+            probe_due: false,
             readable,
             writable,
         };
@@ -551,13 +590,14 @@ impl Quic {
         id
     }
 
-    /// After a connection was touched: what follows, and a turn to send.
+    /// Processes a changed connection, and gives it a turn to send.
     fn work_on(&mut self, id: ConnId) {
         self.visit(id);
         self.mark_sending(id);
     }
 
-    /// Moves one connection on: to the endpoint and back, to the owner, to the timers, to the grave.
+    /// Processes one connection: exchanges events with the endpoint, reports events, updates the timer, and removes the
+    /// connection once it is drained.
     fn visit(&mut self, id: ConnId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         #[cfg(test)]
@@ -575,7 +615,7 @@ impl Quic {
                 }
             }
         }
-        connection.tell(&mut self.ticket_store, |event| self.events.push_back((id, event)));
+        connection.report(&mut self.ticket_store, |event| self.events.push_back((id, event)));
         if drained {
             if let Some(place) = self.by_handle.get_mut(connection.handle.0) {
                 *place = None;
@@ -625,7 +665,7 @@ fn segments(max: NonZeroUsize, mtu: u16) -> usize {
     max.get().min(MAX_SEGMENTS).min(fit).max(1)
 }
 
-/// An IPv4 address that came mapped into IPv6 is an IPv4 address.
+/// Converts an IPv4-mapped IPv6 address to the IPv4 address.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

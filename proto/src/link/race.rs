@@ -13,8 +13,8 @@
 //! that it is used again as soon as it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the
 //! last one (RFC 8305 §5), or at once if no attempt is running; IPv6 and IPv4 addresses alternate (§4).
 //!
-//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for the whole race. Bounds: [`MAX_ADDRESSES`]
-//! per lane.
+//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for the whole race, or since the relay sent
+//! anything, and then [`WITHIN_BUSY`] at most. Bounds: [`MAX_ADDRESSES`] per lane.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,15 +30,23 @@ use crate::wire::close;
 pub const HEAD_START: Duration = Duration::from_millis(300);
 /// Delay between the attempts at one address and the next (RFC 8305 §5).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The same after the first [`PATIENT`] attempts, so that a name with many dead addresses still connects soon (at
+/// least 100 ms: RFC 8305 §5).
+pub const LATER_DELAY: Duration = Duration::from_millis(150);
+/// Attempts that are followed by the longer delay.
+const PATIENT: usize = 2;
 /// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
+/// The same, as long as the relay sends something: it is there, and busy.
+pub const WITHIN_BUSY: Duration = Duration::from_secs(30);
 /// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one relay (or proxy) that are tried.
-pub const MAX_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 16;
 
 /// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Transport {
     /// QUIC over UDP.
     Quic,
@@ -62,7 +70,7 @@ pub enum Allowed {
     Only(Transport),
 }
 
-/// Whether the connection goes through a proxy, which carries only TCP.
+/// Whether the connection goes through a proxy, which supports only TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The addresses are the relay's.
@@ -104,13 +112,13 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// There was nothing to try: no address, or no allowed transport.
-    #[error("there is no address, or no way that is allowed")]
+    #[error("there is no address, or no transport is allowed")]
     Nothing,
     /// There is no socket, or no route.
-    #[error("the network cannot be reached")]
+    #[error("the network is unreachable")]
     Unreachable,
     /// No answer arrived in time.
-    #[error("no answer came")]
+    #[error("no answer arrived")]
     TimedOut,
     /// The connection was lost.
     #[error("the connection was lost")]
@@ -119,10 +127,10 @@ pub enum Failure {
     #[error("the connection was refused")]
     Refused,
     /// The relay is shutting down.
-    #[error("the relay is going down")]
+    #[error("the relay is shutting down")]
     GoingDown,
     /// The server is not a tallow relay of a supported version.
-    #[error("what answers there is no tallow relay of a version that is spoken here")]
+    #[error("the server is not a tallow relay of a supported version")]
     NotARelay,
     /// The proxy refused or failed to connect.
     #[error(transparent)]
@@ -179,7 +187,12 @@ struct Lane {
 
 #[derive(Debug)]
 enum State {
-    Running { lanes: Vec<Lane>, deadline: Instant },
+    /// `latest`: how far the deadline may be moved for a relay that is busy.
+    Running {
+        lanes: Vec<Lane>,
+        deadline: Instant,
+        latest: Instant,
+    },
     Over,
 }
 
@@ -189,6 +202,7 @@ pub struct Race {
     addresses: Vec<SocketAddr>,
     state: State,
     last_id: u32,
+    ran_out: bool,
     worst: Failure,
     out: VecDeque<Output>,
 }
@@ -220,8 +234,9 @@ impl Race {
         };
         let mut race = Self {
             addresses: interleaved(addresses),
-            state: State::Running { lanes, deadline: now + within },
+            state: State::Running { lanes, deadline: now + within, latest: now + within.max(WITHIN_BUSY) },
             last_id: 0,
+            ran_out: false,
             worst: Failure::Nothing,
             out: VecDeque::new(),
         };
@@ -256,17 +271,32 @@ impl Race {
     /// Extends all deadlines by a time in which this process did not run, because the relay is not responsible for that
     /// delay.
     pub fn delay(&mut self, by: Duration) {
-        if let State::Running { deadline, .. } = &mut self.state {
+        if let State::Running { deadline, latest, .. } = &mut self.state {
             *deadline += by;
+            *latest += by;
         }
+    }
+
+    /// The relay sent something at this time, on any attempt: it answers, if not yet what was asked.
+    pub fn handle_received(&mut self, at: Instant) {
+        if let State::Running { deadline, latest, .. } = &mut self.state {
+            *deadline = (*deadline).max((at + WITHIN).min(*latest));
+        }
+    }
+
+    /// Whether it failed because its time was over: an attempt might have succeeded later.
+    #[must_use]
+    pub const fn ran_out(&self) -> bool {
+        self.ran_out
     }
 
     /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
-            State::Running { lanes, deadline } if *deadline <= now => {
+            State::Running { lanes, deadline, .. } if *deadline <= now => {
                 let running = lanes.iter().flat_map(|lane| &lane.running);
                 self.out.extend(running.map(|attempt| Output::Cancel(attempt.id)));
+                self.ran_out = true;
                 self.fail(Failure::TimedOut);
             }
             State::Running { .. } => self.advance(now),
@@ -278,7 +308,7 @@ impl Race {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Running { lanes, deadline } => {
+            State::Running { lanes, deadline, .. } => {
                 let next = lanes.iter().filter(|lane| lane.tried < self.addresses.len()).map(|lane| lane.next);
                 next.chain([*deadline]).min()
             }
@@ -304,7 +334,7 @@ impl Race {
                 && let Some(&to) = self.addresses.get(lane.tried)
             {
                 lane.tried = lane.tried.saturating_add(1);
-                lane.next = now + ATTEMPT_DELAY;
+                lane.next = now + if lane.tried <= PATIENT { ATTEMPT_DELAY } else { LATER_DELAY };
                 self.last_id = self.last_id.wrapping_add(1);
                 let attempt = Attempt { id: AttemptId(self.last_id), transport: lane.transport, to };
                 lane.running.push(attempt);
@@ -323,9 +353,9 @@ impl Race {
     }
 }
 
-/// Alternates IPv6 and IPv4, beginning with the family of the first address, because the resolver sorts by preference
-/// (RFC 8305 §4).
-fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+/// The [`MAX_ADDRESSES`] that are tried: alternates IPv6 and IPv4, beginning with the family of the first address,
+/// because the resolver sorts by preference (RFC 8305 §4).
+pub fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (same, other): (Vec<SocketAddr>, Vec<_>) =
         addresses.iter().copied().partition(|address| address.is_ipv6() == first);

@@ -1,8 +1,8 @@
 //! One TCP connection with the protocols in it, as one link: for clients that dial a relay, for the relay, and for two
 //! peers.
 //!
-//! Decides which protocols run in the TCP connection (a server decides by the first bytes and by ALPN), when the link is open,
-//! how many bytes may be buffered in either direction, and how the link ends (`ending`).
+//! Decides which protocols run in the TCP connection (a server decides by the first bytes and by ALPN), when the link
+//! is open, how many bytes may be buffered in either direction, and how the link ends (`ending`).
 //! ```text
 //! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both finished │ closed) lingering ─► flushing ─► over
 //!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
@@ -10,23 +10,23 @@
 //! Inside TLS, the ALPN protocol `tallow/1` means that the link's bytes follow at once; any other means that the client
 //! requests a WebSocket. Without TLS only a WebSocket is possible, and a server accepts it only if that was allowed,
 //! for use behind a proxy that terminates TLS. A side ends its direction with TLS's `close_notify` or with a WebSocket
-//! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a TCP
-//! connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange the
-//! link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are read
-//! into buffers of their own (`records.rs`).
+//! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a
+//! TCP connection. A WebSocket can send a close code and a reason; TLS cannot. Two peers of one network may exchange
+//! the link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are
+//! read into buffers of their own (`records.rs`).
 //!
 //! Interface to the socket: [`TcpLink::read_buffer`], [`TcpLink::handle_filled`], [`TcpLink::handle_eof`],
 //! [`TcpLink::handle_failed`], [`TcpLink::output`], [`TcpLink::handle_wrote`] and [`TcpLink::socket_action`].
-//! [`TcpLink::poll_touched`] reports when they have changed. Interface to the owner: [`TcpLink::read`], [`TcpLink::write`],
-//! [`TcpLink::finish`], [`TcpLink::close`], [`TcpLink::poll_event`].
+//! [`TcpLink::poll_touched`] reports when they have changed. Interface to the owner: [`TcpLink::read`],
+//! [`TcpLink::write`], [`TcpLink::finish`], [`TcpLink::close`], [`TcpLink::poll_event`].
 //!
 //! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is open, [`LINGER`] after the last
 //! bytes, a WebSocket's pings and its idle timeout. Bounds: received bytes up to the receive window and one read (64
 //! KiB, or a long record); unsent bytes up to the send window and one piece ([`PIECE`]); three events. Copies: received
 //! bytes are decrypted in place, copied by rustls, and copied once more for the owner. Sent bytes are sealed and copied
-//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a TCP connection without TLS, sent
-//! bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except those
-//! that arrived in the same read as earlier bytes.
+//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a TCP connection without
+//! TLS, sent bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except
+//! those that arrived in the same read as earlier bytes.
 
 mod ending;
 mod event;
@@ -58,7 +58,9 @@ use setup::First;
 
 pub use super::tls::TlsFailure;
 pub use event::{Closed, Event, SocketAction, Windows};
-pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Transport};
+#[cfg(any(test, feature = "internals"))]
+pub use setup::CannotDial;
+pub use setup::{Acceptor, BareWebSocket, Dialler, Kind, Target, Transport};
 
 /// Time limit for opening the link.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -69,7 +71,7 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are sealed or framed at once. With a frame's header they fill four TLS records.
 const PIECE: usize = 64 * 1024 - 8;
 
-/// The layer that carries the framing's bytes.
+/// The layer below the framing.
 #[derive(Debug)]
 enum Layer {
     /// A server that has not received enough bytes to recognise the protocol.
@@ -185,16 +187,16 @@ impl TcpLink {
         self.output.wrote(count);
         if self.blocked && self.output.len() <= self.send_window / 2 {
             self.blocked = false;
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
         self.settle();
     }
 
-    /// Whether the caller should serve the TCP connection's socket again: the TCP connection has output, has room to read, or wants its
-    /// socket closed.
+    /// Whether the caller should serve the TCP connection's socket again: the TCP connection has output, has room to
+    /// read, or wants its socket closed.
     #[must_use]
     pub fn poll_touched(&mut self) -> bool {
         std::mem::take(&mut self.touched)
@@ -292,8 +294,8 @@ impl TcpLink {
         Write::Done
     }
 
-    /// The owner has authenticated the peer on this link: from now on, the long records of a TCP connection without TLS are read
-    /// into buffers of their own, and so arrive in one piece.
+    /// The owner has authenticated the peer on this link: from now on, the long records of a TCP connection without TLS
+    /// are read into buffers of their own, and so arrive in one piece.
     pub fn assemble(&mut self, buffers: Arc<Pool>) {
         if let Some(records) = self.framing.records() {
             records.assemble(buffers);
@@ -327,7 +329,7 @@ impl TcpLink {
         }
         let Some(socket) = self.framing.socket().filter(|socket| socket.last_received() < fresh) else { return false };
         socket.ping_now(now);
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
         self.touched = true;
@@ -347,7 +349,7 @@ impl TcpLink {
         self.send_window = windows.send;
         if self.blocked && self.output.len() < self.send_window && matches!(self.phase, Phase::Open(_)) {
             self.blocked = false;
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
     }
 
@@ -358,6 +360,7 @@ impl TcpLink {
     }
 
     /// The number of bytes that wait for the socket.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
     pub const fn unsent(&self) -> usize {
         self.output.len()
@@ -386,9 +389,9 @@ impl TcpLink {
             result = self.work(now);
         }
         // This comes last, because rustls cannot seal data while a complete record waits to be decrypted.
-        let result = result.and_then(|_| self.speak(now));
+        let result = result.and_then(|_| self.send_pending(now));
         if self.inbox.len() > waiting {
-            self.tell(Event::Readable);
+            self.queue_event(Event::Readable);
         }
         result?;
         self.look_for_end(now)
@@ -450,7 +453,7 @@ impl TcpLink {
     }
 
     /// Sends the pending bytes of the framing, and reports when the link is open.
-    fn speak(&mut self, now: Instant) -> Result<(), Closed> {
+    fn send_pending(&mut self, now: Instant) -> Result<(), Closed> {
         let may_speak = match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.layer.is_ready(),
             Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
@@ -478,9 +481,9 @@ impl TcpLink {
             (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
         };
         self.phase = Phase::Open(Flow::Both);
-        self.tell(Event::Connected { certificate, transport });
+        self.queue_event(Event::Connected { certificate, transport });
         if std::mem::take(&mut self.blocked) {
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
         Ok(())
     }
@@ -499,7 +502,7 @@ impl TcpLink {
         let (paused, stuck) = (self.inbox.is_full(), self.output.len() >= self.send_window);
         let Some(socket) = self.framing.socket() else { return };
         if paused {
-            socket.heard(now);
+            socket.restart_idle(now);
         }
         if flow != Flow::Writing && socket.lost_at() <= now {
             return self.time_out();
@@ -507,13 +510,13 @@ impl TcpLink {
         if stuck {
             socket.skip_ping(now);
         }
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
     }
 
     /// Queues an event, unless one of the same kind is queued already.
-    fn tell(&mut self, event: Event) {
+    fn queue_event(&mut self, event: Event) {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
@@ -521,7 +524,7 @@ impl TcpLink {
 }
 
 impl Layer {
-    /// Whether the carrier can carry the framing's bytes.
+    /// Whether the carrier can send and receive the framing's bytes.
     fn is_ready(&self) -> bool {
         match self {
             Self::Unknown(_) | Self::Proxy { .. } => false,

@@ -1,13 +1,14 @@
-//! All TCP connections of a node, as its owner and the driver see them: names, what touched which, deadlines, what to do with the
+//! All TCP connections of a node, for its owner and for the driver: ids, changes, deadlines, and the actions for the
 //! sockets.
 //!
 //! ```text
-//! dial ──► dialling ──Up──► carried ──(socket let go, and closed by the owner)──► forgotten
+//! dial ──► dialling ──Up──► open ──(socket released, and closed by the owner)──► removed
 //! accept ──────────────────►
 //! ```
-//! What arrived can be read after the end of the TCP connection too; so the owner closes each TCP connection, also one that told
-//! [`Event::Closed`]. Decides nothing about a link: that is [`TcpLink`]'s. A TCP connection is visited when it was touched, so that
-//! idle ones cost nothing. Timers: those of the TCP connections. Bounds: the owner's, who makes every TCP connection.
+//! Data that arrived can be read even after the TCP connection ended. So the owner must close each TCP connection,
+//! including one that reported [`Event::Closed`]. This module decides nothing about a link; [`TcpLink`] does. A TCP
+//! connection is processed only when it changed, so idle ones cost nothing. Timers: those of the TCP connections.
+//! Bound: the owner limits the number of TCP connections, because it creates each one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -24,32 +25,32 @@ use crate::pool::Pool;
 use crate::ready::{Deadlines, ReadySet};
 
 #[derive(Debug)]
-struct Carried {
+struct Entry {
     tcp: TcpLink,
-    /// The TCP connection is there: before, there is nothing to read or write.
+    /// Whether the TCP connection is established; until then there is nothing to read or write.
     up: bool,
-    /// When it must be there.
+    /// The deadline for establishing it.
     up_by: Option<Instant>,
-    /// The driver knows the name.
-    known: bool,
-    /// The owner closed it.
-    left: bool,
+    /// Whether the driver still has the socket.
+    in_driver: bool,
+    /// Whether the owner closed it.
+    closed: bool,
     /// [`TcpLinks::probe`] was called, and nothing has arrived since.
     probed: bool,
 }
 
-/// See the module's text.
+/// The TCP connections of a node; see the module documentation.
 #[derive(Debug)]
 pub struct TcpLinks {
-    tcp_links: BTreeMap<TcpId, Carried>,
+    tcp_links: BTreeMap<TcpId, Entry>,
     last_id: u32,
-    /// Touched since the last [`Self::settle`].
+    /// Changed since the last [`Self::settle`].
     touched: ReadySet<TcpId>,
-    /// For the driver to look at.
+    /// TCP connections that the driver should serve.
     ready: ReadySet<TcpId>,
     deadlines: Deadlines<TcpId>,
     events: VecDeque<(TcpId, Event)>,
-    /// Probed TCP connections that were heard.
+    /// Probed TCP connections on which something was received.
     answered: VecDeque<TcpId>,
     actions: VecDeque<Action>,
     #[cfg(test)]
@@ -63,7 +64,7 @@ impl Default for TcpLinks {
 }
 
 impl TcpLinks {
-    /// None.
+    /// A set without TCP connections.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -80,23 +81,24 @@ impl TcpLinks {
         }
     }
 
-    /// A TCP connection of ours: the TCP connection is asked for.
+    /// Adds a client's link, and requests a TCP connection for it.
     pub fn dial(&mut self, tcp: TcpLink, to: SocketAddr) -> TcpId {
         let id = self.adopt(tcp, false);
         self.actions.push_back(Action::Dial(id, Dial::from(to)));
         id
     }
 
-    /// The same, given up where the TCP connection is not there in time: a plain TCP connection does not see that itself.
+    /// Like [`Self::dial`], but gives up if the TCP connection is not established in time. A link without TLS has no
+    /// such deadline itself.
     pub fn dial_until(&mut self, tcp: TcpLink, to: SocketAddr, up_by: Instant) -> TcpId {
         let id = self.dial(tcp, to);
-        if let Some(carried) = self.tcp_links.get_mut(&id) {
-            carried.up_by = Some(up_by);
+        if let Some(entry) = self.tcp_links.get_mut(&id) {
+            entry.up_by = Some(up_by);
         }
         id
     }
 
-    /// A TCP connection of a client: the TCP connection is there.
+    /// Adds a server's link for an accepted TCP connection.
     pub fn accept(&mut self, tcp: TcpLink) -> TcpId {
         self.adopt(tcp, true)
     }
@@ -104,39 +106,39 @@ impl TcpLinks {
     fn adopt(&mut self, tcp: TcpLink, up: bool) -> TcpId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = TcpId(self.last_id);
-        self.tcp_links.insert(id, Carried { tcp, up, up_by: None, known: true, left: false, probed: false });
+        self.tcp_links.insert(id, Entry { tcp, up, up_by: None, in_driver: true, closed: false, probed: false });
         self.touched.mark(id);
         id
     }
 
-    /// What the driver tells.
+    /// Handles an event of the driver.
     pub fn handle_tcp(&mut self, now: Instant, id: TcpId, event: TcpEvent) {
-        let Some(carried) = self.tcp_links.get_mut(&id) else { return };
+        let Some(entry) = self.tcp_links.get_mut(&id) else { return };
         match event {
-            TcpEvent::Up => (carried.up, carried.up_by) = (true, None),
+            TcpEvent::Up => (entry.up, entry.up_by) = (true, None),
             TcpEvent::Filled(count) => {
-                carried.tcp.handle_filled(now, count);
-                if std::mem::take(&mut carried.probed) {
+                entry.tcp.handle_filled(now, count);
+                if std::mem::take(&mut entry.probed) {
                     self.answered.push_back(id);
                 }
             }
-            TcpEvent::Wrote(count) => carried.tcp.handle_wrote(now, count),
-            TcpEvent::Eof => carried.tcp.handle_eof(),
+            TcpEvent::Wrote(count) => entry.tcp.handle_wrote(now, count),
+            TcpEvent::Eof => entry.tcp.handle_eof(),
             TcpEvent::Failed(_) => {
-                carried.known = false;
-                carried.tcp.handle_failed();
+                entry.in_driver = false;
+                entry.tcp.handle_failed();
             }
         }
         self.touched.mark(id);
     }
 
-    /// Deadlines may have come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(id) = self.deadlines.take_due(now) {
-            if let Some(carried) = self.tcp_links.get_mut(&id) {
-                carried.tcp.handle_timeout(now);
-                if carried.up_by.take_if(|up_by| *up_by <= now).is_some() {
-                    carried.tcp.handle_failed();
+            if let Some(entry) = self.tcp_links.get_mut(&id) {
+                entry.tcp.handle_timeout(now);
+                if entry.up_by.take_if(|up_by| *up_by <= now).is_some() {
+                    entry.tcp.handle_failed();
                 }
                 self.touched.mark(id);
             }
@@ -149,35 +151,36 @@ impl TcpLinks {
         self.deadlines.next()
     }
 
-    /// Moves what was touched on: events, deadlines, sockets that are let go. Once per batch of inputs.
+    /// Processes all TCP connections that changed: events, deadlines, sockets to release. Call it once per batch of
+    /// inputs.
     pub fn settle(&mut self) {
         while let Some(id) = self.touched.take() {
-            let Some(carried) = self.tcp_links.get_mut(&id) else { continue };
+            let Some(entry) = self.tcp_links.get_mut(&id) else { continue };
             #[cfg(test)]
             {
                 self.visits = self.visits.wrapping_add(1);
             }
-            while let Some(event) = carried.tcp.poll_event() {
+            while let Some(event) = entry.tcp.poll_event() {
                 self.events.push_back((id, event));
             }
-            if carried.tcp.poll_touched() || carried.up {
+            if entry.tcp.poll_touched() || entry.up {
                 self.ready.mark(id);
             }
-            self.deadlines.set(id, [carried.tcp.poll_timeout(), carried.up_by].into_iter().flatten().min());
-            match carried.tcp.socket_action() {
+            self.deadlines.set(id, [entry.tcp.poll_timeout(), entry.up_by].into_iter().flatten().min());
+            match entry.tcp.socket_action() {
                 SocketAction::Live => {}
-                // A careful close: what waits is written, what still arrives is thrown away, for a second at most.
-                SocketAction::Finish if carried.known => {
+                // A graceful close: pending output is written, and arriving data is dropped, for at most a second.
+                SocketAction::Finish if entry.in_driver => {
                     self.actions.extend([Action::Finish(id), Action::Abort(id)]);
-                    carried.known = false;
+                    entry.in_driver = false;
                 }
-                SocketAction::Abort if carried.known => {
+                SocketAction::Abort if entry.in_driver => {
                     self.actions.push_back(Action::Abort(id));
-                    carried.known = false;
+                    entry.in_driver = false;
                 }
                 SocketAction::Finish | SocketAction::Abort => {}
             }
-            if carried.left && !carried.known {
+            if entry.closed && !entry.in_driver {
                 self.tcp_links.remove(&id);
                 self.deadlines.set(id, None);
             }
@@ -190,7 +193,7 @@ impl TcpLinks {
         self.events.pop_front()
     }
 
-    /// The next thing for the driver.
+    /// The next action for the driver.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -206,7 +209,7 @@ impl TcpLinks {
     #[must_use]
     pub fn buffer(&mut self, id: TcpId) -> &mut [u8] {
         match self.tcp_links.get_mut(&id) {
-            Some(carried) if carried.up => carried.tcp.read_buffer(),
+            Some(entry) if entry.up => entry.tcp.read_buffer(),
             Some(_) | None => &mut [],
         }
     }
@@ -215,36 +218,36 @@ impl TcpLinks {
     #[must_use]
     pub fn output<'a>(&'a self, id: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
         match self.tcp_links.get(&id) {
-            Some(carried) if carried.up => carried.tcp.output(slices),
+            Some(entry) if entry.up => entry.tcp.output(slices),
             Some(_) | None => 0,
         }
     }
 
     /// See [`TcpLink::read`].
     pub fn read(&mut self, id: TcpId) -> Read {
-        let Some(carried) = self.tcp_links.get_mut(&id) else { return Read::Gone };
+        let Some(entry) = self.tcp_links.get_mut(&id) else { return Read::Gone };
         self.touched.mark(id);
-        carried.tcp.read()
+        entry.tcp.read()
     }
 
     /// See [`TcpLink::assemble`].
     pub fn assemble(&mut self, id: TcpId, buffers: &Arc<Pool>) {
-        if let Some(carried) = self.tcp_links.get_mut(&id) {
-            carried.tcp.assemble(Arc::clone(buffers));
+        if let Some(entry) = self.tcp_links.get_mut(&id) {
+            entry.tcp.assemble(Arc::clone(buffers));
         }
     }
 
-    /// Asks the other end for a sign of life: [`Self::poll_answered`] names the TCP connection once anything arrives on it.
-    /// False: it was heard since `fresh`, or what runs in it has no question that must be answered.
+    /// Probes the other end: [`Self::poll_answered`] reports the TCP connection once anything arrives on it. Returns
+    /// false if something was received since `fresh`, or if the protocol has no probe.
     #[must_use]
     pub fn probe(&mut self, now: Instant, id: TcpId, fresh: Instant) -> bool {
-        let Some(carried) = self.tcp_links.get_mut(&id) else { return false };
-        carried.probed = carried.tcp.probe(now, fresh);
+        let Some(entry) = self.tcp_links.get_mut(&id) else { return false };
+        entry.probed = entry.tcp.probe(now, fresh);
         self.touched.mark(id);
-        carried.probed
+        entry.probed
     }
 
-    /// The next TCP connection that was heard after a [`Self::probe`].
+    /// The next TCP connection on which something was received after a [`Self::probe`].
     #[must_use]
     pub fn poll_answered(&mut self) -> Option<TcpId> {
         self.answered.pop_front()
@@ -253,81 +256,77 @@ impl TcpLinks {
     /// See [`TcpLink::is_silent`].
     #[must_use]
     pub fn is_silent(&self, id: TcpId) -> bool {
-        self.tcp_links.get(&id).is_some_and(|carried| carried.tcp.is_silent())
+        self.tcp_links.get(&id).is_some_and(|entry| entry.tcp.is_silent())
     }
 
     /// See [`TcpLink::assembling`].
     #[must_use]
     pub fn assembling(&self, id: TcpId) -> usize {
-        self.tcp_links.get(&id).map_or(0, |carried| carried.tcp.assembling())
+        self.tcp_links.get(&id).map_or(0, |entry| entry.tcp.assembling())
     }
 
     /// See [`TcpLink::write`].
     pub fn write(&mut self, now: Instant, id: TcpId, data: &mut Bytes) -> Write {
-        let Some(carried) = self.tcp_links.get_mut(&id) else { return Write::Gone };
+        let Some(entry) = self.tcp_links.get_mut(&id) else { return Write::Gone };
         self.touched.mark(id);
-        carried.tcp.write(now, data)
-    }
-
-    /// See [`TcpLink::finish`].
-    pub fn finish(&mut self, now: Instant, id: TcpId) {
-        self.finish_with(now, id, 0, "");
+        entry.tcp.write(now, data)
     }
 
     /// See [`TcpLink::finish_with`].
     pub fn finish_with(&mut self, now: Instant, id: TcpId, code: u32, reason: &'static str) {
-        if let Some(carried) = self.tcp_links.get_mut(&id) {
-            carried.tcp.finish_with(now, code, reason);
+        if let Some(entry) = self.tcp_links.get_mut(&id) {
+            entry.tcp.finish_with(now, code, reason);
             self.touched.mark(id);
         }
     }
 
-    /// See [`TcpLink::close`]. The name means nothing from now on.
+    /// See [`TcpLink::close`]. The id is invalid from now on.
     pub fn close(&mut self, now: Instant, id: TcpId, code: u32, reason: &'static str) {
-        if let Some(carried) = self.tcp_links.get_mut(&id) {
-            carried.tcp.close(now, code, reason);
-            carried.left = true;
+        if let Some(entry) = self.tcp_links.get_mut(&id) {
+            entry.tcp.close(now, code, reason);
+            entry.closed = true;
             self.touched.mark(id);
         }
     }
 
     /// See [`TcpLink::set_windows`].
     pub fn set_windows(&mut self, id: TcpId, windows: Windows) {
-        if let Some(carried) = self.tcp_links.get_mut(&id) {
-            carried.tcp.set_windows(windows);
+        if let Some(entry) = self.tcp_links.get_mut(&id) {
+            entry.tcp.set_windows(windows);
             self.touched.mark(id);
         }
     }
 
-    /// Changes how much may wait to be read, in bytes.
+    /// Sets how much unread data may be buffered, in bytes.
     pub fn set_receive_window(&mut self, id: TcpId, bytes: usize) {
-        if let Some(carried) = self.tcp_links.get(&id) {
-            let send = carried.tcp.windows().send;
+        if let Some(entry) = self.tcp_links.get(&id) {
+            let send = entry.tcp.windows().send;
             self.set_windows(id, Windows { receive: bytes, send });
         }
     }
 
-    /// Changes how much may wait for the socket, in bytes.
+    /// Sets how much data may wait for the socket, in bytes.
     pub fn set_send_window(&mut self, id: TcpId, bytes: usize) {
-        if let Some(carried) = self.tcp_links.get(&id) {
-            let receive = carried.tcp.windows().receive;
+        if let Some(entry) = self.tcp_links.get(&id) {
+            let receive = entry.tcp.windows().receive;
             self.set_windows(id, Windows { receive, send: bytes });
         }
     }
 
-    /// How often a TCP connection was looked at: tests check that it does not depend on how many there are.
+    /// How many times a TCP connection was processed. Tests use it to check that the work does not depend on the number
+    /// of TCP connections.
     #[cfg(test)]
     pub const fn visits(&self) -> u64 {
         self.visits
     }
 
-    /// How many TCP connections there are, those that are on their way out with them.
+    /// The number of TCP connections, including those that are closing.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tcp_links.len()
     }
 
-    /// Whether there are none: all is written and let go, and the driver knows.
+    /// Whether there are no TCP connections: all were flushed and closed, and the driver released their sockets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tcp_links.is_empty() && self.actions.is_empty()

@@ -1,4 +1,5 @@
-//! TLS 1.3 over the bytes of one TCP connection: the unbuffered connection of rustls, which works in the TCP connection's own buffers.
+//! TLS 1.3 over the bytes of one TCP connection: the unbuffered connection of rustls, which works in the TCP
+//! connection's own buffers.
 //!
 //! Decides only how errors are reported; [`super::trust`] decides which certificates are accepted. A record is
 //! decrypted in the buffer into which it was read; rustls copies its contents once, and writes a sealed record once
@@ -44,16 +45,16 @@ pub enum TlsFailure {
     #[error(transparent)]
     CertificateRefused(CertificateRefused),
     /// The two sides have no protocol in common (RFC 7301).
-    #[error("the other end is no tallow relay or peer of a version that is spoken here")]
+    #[error("the other end is not a tallow relay or peer of a supported version")]
     NoCommonProtocol,
     /// The received bytes are not TLS.
-    #[error("the other end does not speak TLS")]
+    #[error("the other end does not use TLS")]
     NotTls,
     /// The other side sent this alert (RFC 8446 §6).
     #[error("the other end ended TLS with alert {0}")]
     Alert(u8),
     /// The other side violated TLS, or has no version or algorithm in common with this side.
-    #[error("the other end broke a rule of TLS")]
+    #[error("the other end violated TLS")]
     Broken,
 }
 

@@ -93,7 +93,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The fingerprint of the leaf, by which clients know this server; that of the empty string if the chain is empty.
+    /// The fingerprint of the leaf, by which clients recognise this server; that of the empty string if the chain is
+    /// empty.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.cert_chain.first().map_or(&[], Vec::as_slice))
@@ -108,6 +109,7 @@ impl fmt::Debug for Identity {
 
 /// The rule for accepting a server's certificate; the module's documentation has a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trust {
     /// Only the certificate with this fingerprint, which the user configured.
     Pin(Fingerprint),
@@ -123,6 +125,7 @@ pub enum Trust {
 
 /// How an accepted server was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CertificateSeen {
     /// This side is the server, which requests no certificates from clients.
     NotAsked,
@@ -159,7 +162,7 @@ pub enum CertificateRefused {
         seen: Fingerprint,
     },
     /// The server had a certificate of a public CA before and has none now.
-    #[error("no public authority vouches for the relay's certificate {seen} any more")]
+    #[error("the relay's certificate {seen} is no longer from a public authority")]
     NotPublic {
         /// The fingerprint that the server presented now.
         seen: Fingerprint,

@@ -1,17 +1,17 @@
 //! A WebSocket (RFC 6455) as a carrier of bytes: frames in both directions, pings, and the close with its code.
 //!
-//! Processes frames. Binary frames carry the link's bytes, and the boundaries of messages have no meaning; a text frame
-//! is an error. tungstenite encodes and decodes the frame headers. Its own stream type is not used, because it collects
-//! whole messages and draws masks from the system's randomness; this module passes contents on as they arrive.
+//! Processes frames. Binary frames contain the link's bytes, and the boundaries of messages have no meaning; a text
+//! frame is an error. tungstenite encodes and decodes the frame headers. Its own stream type is not used, because it
+//! collects whole messages and draws masks from the system's randomness; this module passes contents on as they arrive.
 //! ```text
 //! header → data (any length, as it arrives) ┐
 //!    ▲   → control (buffered, 125 bytes)    ├─► header … until a close frame: all later bytes are ignored
 //!    └──────────────────────────────────────┘
 //! ```
-//! Timers: a ping every [`PING_EVERY`]; the TCP connection is lost when nothing was received for [`SILENCE`]. Bounds: a frame has
-//! at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered pings, only
-//! the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the copy. Sent
-//! bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
+//! Timers: a ping every [`PING_EVERY`]; the TCP connection is lost when nothing was received for [`SILENCE`]. Bounds: a
+//! frame has at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered
+//! pings, only the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the
+//! copy. Sent bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
 
 mod upgrade;
 
@@ -27,7 +27,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use crate::Instant;
 use crate::wire::untrusted::Untrusted;
 
-pub use upgrade::{Browsers, SUBPROTOCOL, UpgradeFailure};
+pub use upgrade::{Browsers, UpgradeFailure};
 pub(super) use upgrade::{Upgrade, is_path};
 
 /// The interval at which each side sends a ping.
@@ -43,7 +43,7 @@ const MAX_HEADER: usize = 14;
 const MAX_CONTROL: usize = 125;
 /// Payloads from this size on are sent as a piece of their own, if possible, and not copied behind their header.
 const WORTH_A_PIECE: usize = 1024;
-/// The first of the private close codes (RFC 6455 §7.4.2), which carry our codes.
+/// The first of the private close codes (RFC 6455 §7.4.2), which are used for our codes.
 const PRIVATE: u16 = 4000;
 /// The largest of our codes that fits there; larger ones are replaced by this one.
 const LAST_OWN: u16 = 999;
@@ -53,22 +53,22 @@ const LAST_OWN: u16 = 999;
 #[non_exhaustive]
 pub enum WebSocketViolation {
     /// The frame has reserved bits or an opcode that was not negotiated (RFC 6455 §5.2).
-    #[error("a WebSocket frame of a kind that was not agreed on")]
+    #[error("a WebSocket frame of a type that was not negotiated")]
     Reserved,
     /// A frame of a client has no mask, or a frame of a server has one (§5.1).
-    #[error("a WebSocket frame that is masked wrongly")]
+    #[error("a WebSocket frame with wrong masking")]
     Mask,
     /// The frame is a text frame.
-    #[error("a WebSocket frame with text")]
+    #[error("a WebSocket text frame")]
     Text,
     /// A continuation frame has no message to continue, or a new message begins inside a message (§5.4).
     #[error("WebSocket fragments that do not fit together")]
     Fragments,
     /// A control frame is fragmented or too long (§5.5).
-    #[error("a WebSocket control frame that is not valid")]
+    #[error("an invalid WebSocket control frame")]
     Control,
     /// A close frame has an incomplete code, a code that must not be sent, or a reason that is not UTF-8 (§5.5.1).
-    #[error("a WebSocket close frame that is not valid")]
+    #[error("an invalid WebSocket close frame")]
     Close,
     /// The frame is longer than [`MAX_FRAME`].
     #[error("a WebSocket frame that is too long")]
@@ -152,7 +152,7 @@ impl WebSocket {
     }
 
     /// Restarts the idle timeout: bytes arrived, or this side did not read.
-    pub(super) const fn heard(&mut self, now: Instant) {
+    pub(super) const fn restart_idle(&mut self, now: Instant) {
         self.heard = now;
     }
 

@@ -11,7 +11,9 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::Interface;
-pub use crate::wire::candidate::{Candidate, CandidateTransport, Candidates, Kind, MAX};
+#[cfg(any(test, feature = "internals"))]
+pub use crate::wire::candidate::Candidates;
+pub use crate::wire::candidate::{Candidate, CandidateTransport, Kind, MAX};
 
 /// Maximum number of TCP candidates.
 pub const MAX_TCP: usize = 4;
@@ -184,7 +186,7 @@ pub fn offered(interfaces: &[Interface]) -> Vec<IpAddr> {
     for (index, interface) in interfaces.iter().enumerate() {
         let ip = interface.addr.to_canonical();
         if Scope::of(ip) != Scope::Never && !addresses.iter().any(|&(.., known, _)| known == ip) {
-            addresses.push((is_internal(&interface.name), names_card(ip), index, ip, interface));
+            addresses.push((is_internal(&interface.name), contains_mac(ip), index, ip, interface));
         }
     }
     addresses.sort_by_key(|&(internal, card, index, ..)| (internal, card, index));
@@ -235,7 +237,7 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
         CandidateTransport::Udp => true,
         CandidateTransport::Tcp => candidate.kind == Kind::Host && is_near(ip, own),
     };
-    reachable && transport && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
+    reachable && transport && candidate.addr.port() >= MIN_PORT && !is_broadcast(ip, own)
 }
 
 /// Whether an address, in canonical form, is in a network of an own interface.
@@ -252,7 +254,7 @@ pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
 
 /// Whether an address is the broadcast address of an own network, or its all-zeros form (RFC 1122 §3.3.6). Networks of
 /// two addresses have none (RFC 3021).
-fn is_everybody(ip: IpAddr, own: &[Interface]) -> bool {
+fn is_broadcast(ip: IpAddr, own: &[Interface]) -> bool {
     let IpAddr::V4(ip) = ip else { return false };
     own.iter().any(|interface| {
         let IpAddr::V4(addr) = interface.addr.to_canonical() else { return false };
@@ -278,7 +280,7 @@ fn is_in_network(ip: IpAddr, of: IpAddr, prefix: u8) -> bool {
 }
 
 /// Whether the interface identifier of an IPv6 address contains a MAC address (RFC 4291, appendix A).
-const fn names_card(ip: IpAddr) -> bool {
+const fn contains_mac(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => false,
         IpAddr::V6(ip) => {

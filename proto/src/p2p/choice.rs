@@ -1,4 +1,5 @@
-//! Selects which of the validated direct links carries the session. The sender decides, by its measurements.
+//! Selects which of the validated direct links is the active path of the session. The sender decides, by its
+//! measurements.
 //!
 //! The first path: plain TCP is preferred, because it reaches only the own network and costs the least processor time,
 //! unless QUIC was validated as well and its round-trip time is much shorter than the time of TCP's validation
@@ -69,7 +70,7 @@ impl ValidatedPath {
 /// The result of a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
-    /// This link must carry the session from now on.
+    /// This link must be the active path from now on.
     Take(LinkId),
     /// Repeat the selection at this time.
     Wait(Instant),
@@ -119,8 +120,8 @@ enum State {
 /// The selector; the module's documentation describes its states.
 #[derive(Debug)]
 pub struct PathSelector {
-    /// The transport of the direct path that carries the session, and when it is measured next.
-    carries: Option<(CandidateTransport, Instant)>,
+    /// The transport of the active direct path, and when it is measured next.
+    active: Option<(CandidateTransport, Instant)>,
     avoids_tcp: bool,
     state: State,
     /// The earliest time of the next comparison; `None`: any time.
@@ -138,12 +139,12 @@ impl PathSelector {
     /// A selector without a path and without measurements.
     #[must_use]
     pub const fn new() -> Self {
-        Self { carries: None, avoids_tcp: false, state: State::Watching { slow: None }, compare_at: None, again: AGAIN }
+        Self { active: None, avoids_tcp: false, state: State::Watching { slow: None }, compare_at: None, again: AGAIN }
     }
 
-    /// Selects among the validated links of a round. `present`: the direct link that carries the session. `awaits_tcp`:
-    /// a TCP connection was tried in this round; whether it has failed by now makes no difference, because the peer
-    /// named its address and could measure how long the selection takes.
+    /// Selects among the validated links of a round. `present`: the active direct link. `awaits_tcp`: a TCP connection
+    /// was tried in this round; whether it has failed by now makes no difference, because the peer chose its address
+    /// and could measure how long the selection takes.
     #[must_use]
     pub fn judge(
         &self,
@@ -169,9 +170,9 @@ impl PathSelector {
         if waits && now < until { Selection::Wait(until) } else { Selection::Take(found.link) }
     }
 
-    /// A link with this transport carries the session from now on.
+    /// A link with this transport is the active path from now on.
     pub fn handle_chosen(&mut self, now: Instant, transport: CandidateTransport) {
-        self.carries = Some((transport, now + EVERY));
+        self.active = Some((transport, now + EVERY));
         self.state = match self.state {
             State::Seeking { transport: sought, rate: Some(rate) } if sought == transport => {
                 State::Trying { rate, from: now + WARM_UP, stretch: None }
@@ -188,9 +189,9 @@ impl PathSelector {
         }
     }
 
-    /// No direct link carries the session any more. `silent`: a plain TCP link became silent.
+    /// No direct link is the active path any more. `silent`: a plain TCP link became silent.
     pub fn handle_lost(&mut self, silent: bool) {
-        self.carries = None;
+        self.active = None;
         self.state = State::Watching { slow: None };
         self.avoids_tcp |= silent;
     }
@@ -198,7 +199,7 @@ impl PathSelector {
     /// Measures the path: `arrived` bytes that were sealed for the link were delivered so far. `is_held_back`: chunks
     /// wait for room on it. Returns true if a new round must look for the other transport.
     pub fn measure(&mut self, now: Instant, arrived: u64, is_held_back: bool) -> bool {
-        let Some((transport, at)) = &mut self.carries else { return false };
+        let Some((transport, at)) = &mut self.active else { return false };
         if now < *at {
             return false;
         }
@@ -247,7 +248,7 @@ impl PathSelector {
     /// When [`Self::measure`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.carries.map(|(_, at)| at)
+        self.active.map(|(_, at)| at)
     }
 
     fn pause(&mut self, now: Instant) {

@@ -31,7 +31,7 @@ use super::candidate::{self, Candidate, CandidateTransport, Family, Kind};
 use super::nat::{self, Nat, Seen};
 use super::stun::{self, Answer, Step, Transaction};
 use crate::Instant;
-use crate::net::Interface;
+use crate::net::{Interface, Slot};
 use crate::seed::Seed;
 
 /// Maximum number of servers of one family that are queried; more are ignored.
@@ -55,12 +55,14 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub struct Config {
     /// The source of all random values: transaction ids and intervals.
     pub seed: Seed,
+    /// The sockets are shared with other nodes: transaction ids begin with this mark.
+    pub slot: Option<Slot>,
 }
 
 /// Gathers candidates; the module's documentation describes how.
 #[derive(Debug)]
 pub struct Gather {
-    rng: ChaCha20Rng,
+    ids: Ids,
     /// `None`: not set yet.
     interfaces: Option<Vec<Interface>>,
     v4: Socket,
@@ -88,6 +90,13 @@ enum Socket {
 enum Keeping {
     Alive,
     Resting,
+}
+
+/// Where transaction ids come from.
+#[derive(Debug)]
+struct Ids {
+    rng: ChaCha20Rng,
+    slot: Option<Slot>,
 }
 
 #[derive(Debug)]
@@ -130,8 +139,12 @@ impl Server {
         }
     }
 
-    fn ask(&mut self, now: Instant, seen: Option<SocketAddr>, rng: &mut ChaCha20Rng) {
-        self.state = State::Asking { transaction: Transaction::new(now, self.addr, rng), seen };
+    fn ask(&mut self, now: Instant, seen: Option<SocketAddr>, ids: &mut Ids) {
+        let mut transaction = Transaction::new(now, self.addr, &mut ids.rng);
+        if let Some(slot) = &ids.slot {
+            transaction.mark(slot);
+        }
+        self.state = State::Asking { transaction, seen };
     }
 }
 
@@ -140,7 +153,7 @@ impl Gather {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            rng: config.seed.rng(),
+            ids: Ids { rng: config.seed.rng(), slot: config.slot },
             interfaces: None,
             v4: Socket::Awaited,
             v6: Socket::Awaited,
@@ -164,14 +177,14 @@ impl Gather {
         if is_change {
             FAMILIES.into_iter().for_each(|family| self.start(now, family));
         }
-        self.tell();
+        self.update_candidates();
     }
 
     /// The socket of this family for hole punching is bound to this local address.
     pub fn handle_bound(&mut self, now: Instant, family: Family, local: SocketAddr) {
         *self.socket_mut(family) = Socket::Bound(local);
         self.start(now, family);
-        self.tell();
+        self.update_candidates();
     }
 
     /// There is no socket of this family, or it was closed.
@@ -179,13 +192,13 @@ impl Gather {
         *self.socket_mut(family) = Socket::Absent;
         self.out.retain(|&(of, ..)| of != family);
         self.start(now, family);
-        self.tell();
+        self.update_candidates();
     }
 
     /// Sets the local address of the TCP listener for direct links. `[::]` accepts IPv4, too.
     pub fn handle_listening(&mut self, _now: Instant, local: SocketAddr) {
         self.listening = Some(local);
-        self.tell();
+        self.update_candidates();
     }
 
     /// Sets the STUN servers, of both families, best first: the relay, then others. Observations of servers that stay
@@ -206,7 +219,7 @@ impl Gather {
                 None => {
                     let mut server = Server { addr, packets: 0, state: State::Idle };
                     if let Socket::Bound(_) = self.socket(family) {
-                        server.ask(now, None, &mut self.rng);
+                        server.ask(now, None, &mut self.ids);
                     }
                     server
                 }
@@ -215,19 +228,19 @@ impl Gather {
         }
         self.servers = Some(chosen);
         self.send(now);
-        self.tell();
+        self.update_candidates();
     }
 
     /// A gateway created a port mapping with this external address.
     pub fn handle_mapped(&mut self, _now: Instant, addr: SocketAddr) {
         self.mapped = Some(candidate::canonical(addr));
-        self.tell();
+        self.update_candidates();
     }
 
     /// The port mapping no longer exists.
     pub fn handle_unmapped(&mut self, _now: Instant) {
         self.mapped = None;
-        self.tell();
+        self.update_candidates();
     }
 
     /// Processes a datagram that arrived at the socket of this family. Returns true if it was STUN, so that no other
@@ -237,15 +250,15 @@ impl Gather {
             return false;
         }
         if let Ok(message) = stun::decode(data) {
-            self.hear(now, family, from, &message);
+            self.handle_response(now, family, from, &message);
         }
         true
     }
 
-    fn hear(&mut self, now: Instant, family: Family, from: SocketAddr, message: &stun::Message) {
+    fn handle_response(&mut self, now: Instant, family: Family, from: SocketAddr, message: &stun::Message) {
         let answer = self.servers.iter_mut().flatten().filter(|server| server.family() == family).find_map(|server| {
             let State::Asking { transaction, seen } = &server.state else { return None };
-            let (answer, seen) = (transaction.hear(from, message)?, *seen);
+            let (answer, seen) = (transaction.handle_message(from, message)?, *seen);
             Some((server, answer, seen))
         });
         let Some((server, answer, seen)) = answer else { return };
@@ -253,19 +266,19 @@ impl Gather {
             Answer::Refused(_) => server.state = State::Silent { again: after(now, ASK_AGAIN) },
             Answer::Observed(observed) => {
                 let (addr, span) = (server.addr, KEEP_ALIVE.end.saturating_sub(KEEP_ALIVE.start));
-                let jitter = self.rng.next_u64().checked_rem(span).unwrap_or(0);
+                let jitter = self.ids.rng.next_u64().checked_rem(span).unwrap_or(0);
                 let wait = Duration::from_millis(KEEP_ALIVE.start.saturating_add(jitter));
                 server.state = State::Answered { observed, again: after(now, wait) };
                 if seen.is_some_and(|seen| seen != observed) {
                     let others = self.servers.iter_mut().flatten().filter(|other| other.addr != addr);
                     others
                         .filter(|other| other.family() == family)
-                        .for_each(|other| other.ask(now, None, &mut self.rng));
+                        .for_each(|other| other.ask(now, None, &mut self.ids));
                     self.send(now);
                 }
             }
         }
-        self.tell();
+        self.update_candidates();
     }
 
     /// Queries all servers again, and keeps the mappings alive from now on. To be called before another round, and
@@ -273,7 +286,7 @@ impl Gather {
     pub fn refresh(&mut self, now: Instant) {
         self.keeping = Keeping::Alive;
         FAMILIES.into_iter().for_each(|family| self.start(now, family));
-        self.tell();
+        self.update_candidates();
     }
 
     /// Stops keeping the mappings alive, because this side does not wait for the peer any more. Pending transactions
@@ -291,12 +304,12 @@ impl Gather {
                     && again <= now
                 {
                     let seen = server.seen();
-                    server.ask(now, seen, &mut self.rng);
+                    server.ask(now, seen, &mut self.ids);
                 }
             }
         }
         self.send(now);
-        self.tell();
+        self.update_candidates();
     }
 
     /// When [`Gather::handle_timeout`] is due.
@@ -320,7 +333,7 @@ impl Gather {
         self.out.pop_front()
     }
 
-    /// The next new candidate. Each is reported once, and again if it was lost and came back.
+    /// The next new candidate. Each is reported once, and again if it was lost and reappeared.
     #[must_use]
     pub fn poll_candidate(&mut self) -> Option<Candidate> {
         self.news.pop_front()
@@ -345,10 +358,10 @@ impl Gather {
     /// again.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let told = self.interfaces.is_some() && self.servers.is_some();
+        let configured = self.interfaces.is_some() && self.servers.is_some();
         let sockets = FAMILIES.iter().all(|&family| self.socket(family) != Socket::Awaited);
         let asking = self.servers.iter().flatten().any(|server| server.is_asked() && server.seen().is_none());
-        told && sockets && !asking
+        configured && sockets && !asking
     }
 
     const fn socket(&self, family: Family) -> Socket {
@@ -371,7 +384,7 @@ impl Gather {
         for server in self.servers.iter_mut().flatten().filter(|server| server.family() == family) {
             server.packets = 0;
             match socket {
-                Socket::Bound(_) => server.ask(now, None, &mut self.rng),
+                Socket::Bound(_) => server.ask(now, None, &mut self.ids),
                 Socket::Awaited | Socket::Absent => server.state = State::Idle,
             }
         }
@@ -406,7 +419,7 @@ impl Gather {
     }
 
     /// Updates the present candidates and queues the new ones.
-    fn tell(&mut self) {
+    fn update_candidates(&mut self) {
         let known = self.learn();
         self.news.retain(|candidate| known.contains(candidate));
         self.news.extend(known.iter().filter(|candidate| !self.current.contains(candidate)));

@@ -41,9 +41,9 @@ use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
 use super::candidate::{self, Candidate};
-use super::race::{Own, PROBE_START, Race, Theirs};
+use super::race::{Own, Race, Theirs, token_of_probe};
 use crate::Instant;
-use crate::net::Interface;
+use crate::net::{Interface, Slot};
 use crate::seed::Seed;
 use crate::wire::BoundedVec;
 use crate::wire::Violation;
@@ -57,7 +57,7 @@ pub const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// Pause before the next round after the loss of a working direct path.
 pub const SOON: Duration = Duration::from_secs(2);
-/// Interval at which a better path is looked for while a direct link carries the session.
+/// Interval at which a better path is sought while a direct link is active.
 pub const RECHECK: Duration = Duration::from_secs(300);
 /// Maximum number of unsettled rounds: one that races, that of the path, and one that drains or is about to be settled.
 pub const MAX_ROUNDS: usize = 3;
@@ -78,6 +78,8 @@ pub struct Config {
     pub certificate: [u8; 32],
     /// The source of the probes' tokens.
     pub seed: Seed,
+    /// The sockets are shared with other nodes: tokens begin with this mark.
+    pub slot: Option<Slot>,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,7 @@ enum State {
 #[derive(Debug, Default)]
 struct Active {
     race: Option<Race>,
-    /// The round whose link carries the session.
+    /// The round of the active link.
     path: Option<u32>,
     /// The rounds that are not settled.
     rounds: BTreeMap<u32, RoundState>,
@@ -130,7 +132,7 @@ pub struct Negotiation {
     token: [u8; 16],
     own: Vec<Candidate>,
     /// The candidates that were sent in this round.
-    said: Vec<Candidate>,
+    sent: Vec<Candidate>,
     gathered: bool,
     sent_done: bool,
     dependent: bool,
@@ -152,7 +154,7 @@ impl Negotiation {
             round: 0,
             token: [0; 16],
             own: Vec::new(),
-            said: Vec::new(),
+            sent: Vec::new(),
             gathered: false,
             sent_done: false,
             dependent: false,
@@ -168,7 +170,7 @@ impl Negotiation {
         matches!(self.state, State::Off)
     }
 
-    /// The round whose link carries the session.
+    /// The round of the active link, if it is a direct one.
     #[must_use]
     pub fn path(&self) -> Option<u32> {
         self.active()?.path
@@ -193,7 +195,7 @@ impl Negotiation {
         candidate::is_near(ip.to_canonical(), &self.interfaces)
     }
 
-    /// Rounds whose links carried the session before: chunks in flight on them still arrive.
+    /// Rounds whose links were active before: chunks in flight on them still arrive.
     pub fn draining(&self) -> impl Iterator<Item = u32> {
         let (path, racing) = (self.path(), self.racing());
         let open = self.active().into_iter().flat_map(|active| &active.rounds);
@@ -308,7 +310,7 @@ impl Negotiation {
 
     /// Processes a datagram that is neither QUIC nor STUN. Returns false if it is not a probe either.
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
-        let Some(token) = data.strip_prefix(&PROBE_START) else { return false };
+        let Some(token) = token_of_probe(data) else { return false };
         let is_ours = token.len() == self.token.len() && bool::from(token.ct_eq(&self.token));
         if is_ours {
             self.run(now, |race, own| race.handle_probed(now, from, own));
@@ -417,7 +419,10 @@ impl Negotiation {
     fn begin(&mut self, now: Instant, round: u32) {
         self.open(round);
         self.rng.fill_bytes(&mut self.token);
-        self.said.clear();
+        if let Some(slot) = &self.config.slot {
+            slot.mark(&mut self.token);
+        }
+        self.sent.clear();
         self.sent_done = false;
         if let State::Active(active) = &mut self.state {
             active.next = None;
@@ -430,9 +435,9 @@ impl Negotiation {
     /// Sends new candidates. At the start of a round the offer is sent even without candidates, so that the peer takes
     /// part.
     fn send_offer(&mut self) {
-        let room = candidate::MAX.saturating_sub(self.said.len());
-        let new: Vec<_> = self.own.iter().filter(|own| !self.said.contains(own)).take(room).copied().collect();
-        self.said.extend_from_slice(&new);
+        let room = candidate::MAX.saturating_sub(self.sent.len());
+        let new: Vec<_> = self.own.iter().filter(|own| !self.sent.contains(own)).take(room).copied().collect();
+        self.sent.extend_from_slice(&new);
         self.out.push_back(Output::Send(Control::CandidateOffer {
             round: self.round,
             candidates: BoundedVec::truncated(new),
@@ -446,7 +451,7 @@ impl Negotiation {
         if self.racing().is_none() {
             return;
         }
-        if self.said.len() < candidate::MAX && self.own.iter().any(|own| !self.said.contains(own)) {
+        if self.sent.len() < candidate::MAX && self.own.iter().any(|own| !self.sent.contains(own)) {
             self.send_offer();
         }
         if self.gathered && !self.sent_done {
@@ -462,7 +467,7 @@ impl Negotiation {
             && let Some(race) = &mut active.race
         {
             happens(race, own);
-            race.go_on(now, &mut self.out);
+            race.advance(now, &mut self.out);
         }
     }
 
@@ -528,7 +533,7 @@ impl Negotiation {
         self.give_up(self.round);
     }
 
-    /// Ends a round whose link carries or carried the session.
+    /// Ends a round whose link is or was active.
     fn leave(&mut self, now: Instant, round: u32) {
         if let State::Active(active) = &mut self.state
             && active.path.take_if(|path| *path == round).is_some()

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::candidate::CandidateTransport;
+use crate::net::MARK;
 use crate::wire::peer::Control;
 
 /// Length of a probe, in bytes.
@@ -21,6 +22,9 @@ pub enum Output {
         to: SocketAddr,
         /// SHA-256 of the certificate that the peer must present.
         certificate: [u8; 32],
+        /// The mark in the peer's token, with which the first packet of QUIC begins its destination connection id: the
+        /// peer may share its socket.
+        mark: [u8; MARK],
     },
     /// Send this datagram, once.
     Probe {
@@ -29,7 +33,7 @@ pub enum Output {
         /// The contents.
         datagram: [u8; PROBE],
     },
-    /// A link of this round was selected to carry the session: abandon all other attempts of the round.
+    /// A link of this round was selected as the active path: abandon all other attempts of the round.
     Chosen {
         /// The round.
         round: u32,

@@ -1,5 +1,5 @@
-//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and TCP connections of a node, and events
-//! back.
+//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and TCP connections of a node, and
+//! events back.
 //!
 //! No decisions, no timers of its own.
 
@@ -19,10 +19,10 @@ pub const SOCKET: SocketId = SocketId(6);
 pub const FIRST_TCP: TcpId = TcpId(1 << 31);
 /// The description of the mapping, which a gateway may display.
 const DESCRIPTION: &str = "tallow";
-/// The options of a TCP connection to a gateway, which carries one request and is closed after seconds.
+/// The options of a TCP connection to a gateway, which is used for one request and closed after seconds.
 const OPTIONS: TcpOptions = TcpOptions { no_delay: true, keep_alive: None, user_timeout: None };
 
-/// A [`PortMapper`] whose socket is [`SOCKET`] and whose connections are TCP connections from [`FIRST_TCP`] up.
+/// A [`PortMapper`] whose socket is [`SOCKET`] and whose TCP connections have ids from [`FIRST_TCP`] up.
 #[derive(Debug)]
 pub struct PortMap {
     mapper: PortMapper,
@@ -116,7 +116,7 @@ impl PortMap {
         match self.mapper.poll_action()? {
             tallow_portmap::Action::OpenSocket => {
                 let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-                Some(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None }))
+                Some(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None, slot: None }))
             }
             tallow_portmap::Action::CloseSocket => Some(Action::Release(SOCKET)),
             tallow_portmap::Action::Connect(id, to) => {
@@ -151,6 +151,7 @@ impl PortMap {
     }
 
     /// The protocol of the present mapping.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.mapper.protocol()
@@ -168,7 +169,7 @@ impl PortMap {
     }
 }
 
-/// The TCP connection of a connection; the mapper's ids are below 2^31.
+/// The id of a TCP connection of the mapper, whose own ids are below 2^31.
 const fn tcp_of(id: ConnectionId) -> TcpId {
     TcpId(FIRST_TCP.0 | id.0)
 }

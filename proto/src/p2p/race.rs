@@ -1,7 +1,7 @@
 //! The race of one round: which of the peer's candidates are tried, and when.
 //!
 //! The sender dials UDP candidates and the receiver sends probes to them, so that both NATs have mappings when the
-//! first flight arrives; both sides dial TCP candidates. A probe carries the token of the side that it is sent to,
+//! first flight arrives; both sides dial TCP candidates. A probe contains the token of the side that it is sent to,
 //! which proves to that side that its peer sent it. If a probe arrives from an unknown address (from behind a NAT with
 //! address-dependent mapping), the sender dials that address. If both NATs have address-dependent mappings, their
 //! reflexive candidates are not tried.
@@ -33,6 +33,12 @@ pub const STAGGER: Duration = Duration::from_millis(10);
 pub const MAX_LEARNED: usize = 4;
 /// The first bytes of a probe; they are valid neither in STUN nor in QUIC (RFC 7983 §7, RFC 9443).
 pub(super) const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
+
+/// The token of a datagram that is a probe.
+#[must_use]
+pub fn token_of_probe(data: &[u8]) -> Option<&[u8]> {
+    data.strip_prefix(&PROBE_START)
+}
 
 /// The parameters that the peer sent with its candidates.
 #[derive(Debug, Clone, Copy)]
@@ -121,8 +127,9 @@ impl Race {
     }
 
     /// Queues the attempts that are due.
-    pub fn go_on(&mut self, now: Instant, out: &mut VecDeque<Output>) {
+    pub fn advance(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         let Some(theirs) = self.theirs else { return };
+        let [mark @ .., _, _, _, _, _, _, _, _] = theirs.token;
         let mut due: Vec<(Instant, Step)> = Vec::new();
         self.plan.retain(|&(at, step)| {
             let is_due = at <= now;
@@ -134,7 +141,7 @@ impl Race {
         due.sort_by_key(|&(at, _)| at);
         out.extend(due.into_iter().map(|(_, step)| match step {
             Step::Dial(Candidate { transport, addr: to, .. }) => {
-                Output::Dial { transport, to, certificate: theirs.certificate }
+                Output::Dial { transport, to, certificate: theirs.certificate, mark }
             }
             Step::Probe(to) => {
                 let mut datagram = [0; PROBE];

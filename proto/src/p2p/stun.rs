@@ -20,16 +20,19 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use crate::Instant;
+use crate::net::Slot;
 
 /// Maximum length of a message that is decoded, in bytes: one unfragmented packet.
 pub const MAX_LEN: usize = 1500;
 /// Maximum number of attributes in a message.
 pub const MAX_ATTRIBUTES: usize = 32;
 /// By how much a response may be longer than its request, in bytes: an IPv6 address with its attribute header.
+#[cfg(any(test, feature = "internals"))]
 pub const MAX_GAIN: usize = 24;
 /// Maximum number of requests in a transaction.
 pub const TRIES: u32 = 5;
 /// Length of our requests, in bytes.
+#[cfg(test)]
 pub const REQUEST_LEN: usize = HEADER + 8;
 /// Maximum number of attributes that an error response lists as unknown.
 const MAX_NAMED: usize = 8;
@@ -126,7 +129,7 @@ pub enum Invalid {
     #[error("unknown attribute")]
     Unknown,
     /// A response lacks its address or its error code.
-    #[error("nothing in it")]
+    #[error("no address or error code")]
     Empty,
 }
 
@@ -135,6 +138,12 @@ pub enum Invalid {
 #[must_use]
 pub fn is_stun(data: &[u8]) -> bool {
     data.first().is_some_and(|&first| first < 4) && data.len() >= HEADER && data.get(4..8) == Some(&COOKIE)
+}
+
+/// The transaction id of a datagram that is STUN.
+#[must_use]
+pub fn id_of(data: &[u8]) -> Option<&[u8]> {
+    data.get(8..HEADER).filter(|_| is_stun(data))
 }
 
 /// Decodes one message, which must fill the datagram.
@@ -374,6 +383,12 @@ impl Transaction {
         Self { id: TransactionId(id), to, sent: 0, due: now }
     }
 
+    /// The id begins with this mark, so that the owner of a shared socket finds the response's node. Called before the
+    /// first step.
+    pub fn mark(&mut self, slot: &Slot) {
+        slot.mark(&mut self.id.0);
+    }
+
     /// The next step; call it again after each `Send`.
     #[must_use]
     pub fn step(&mut self, now: Instant) -> Step {
@@ -398,7 +413,7 @@ impl Transaction {
     /// Processes a message from `from`. Returns a response only if the message has the id of the transaction and comes
     /// from the server's address.
     #[must_use]
-    pub fn hear(&self, from: SocketAddr, message: &Message) -> Option<Answer> {
+    pub fn handle_message(&self, from: SocketAddr, message: &Message) -> Option<Answer> {
         let (id, answer) = match *message {
             Message::Success { id, observed } => (id, Answer::Observed(observed)),
             Message::Error { id, code } => (id, Answer::Refused(code)),

@@ -1,5 +1,6 @@
-//! The values that answer a question of a transfer: each is made by the node, gets its way out from the handle that the
-//! application takes the event from, and can be used once. Dropping one answers no. No states, no timers.
+//! The values that answer a question of a transfer. The node makes them; the handle connects them to the driver when
+//! the application takes the event. Each can be used once, and dropping one declines or rejects. No states, no
+//! timers.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::transfer::manifest::Manifest;
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 
-/// Where an answer goes, once. Dropping it answers no.
+/// Sends one answer to the driver. Dropping it sends the negative answer.
 struct Answer {
     commander: Option<Commander<Peer>>,
     no: fn() -> Command,
@@ -35,7 +36,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(commander) = self.commander.take() {
-            // If the driver is gone, everything is declined already.
+            // If the driver has ended, everything has been declined already.
             let _ = commander.answer((self.no)());
         }
     }
@@ -45,7 +46,7 @@ fn decline() -> Command {
     Command::Decline(DeclineReason::Person, String::new())
 }
 
-/// Files that are offered. It is answered once; dropping it declines.
+/// Files that the sender offers. The application answers once; dropping the value declines the offer.
 #[must_use = "dropping an offer declines it"]
 pub struct Offer {
     manifest: Arc<Manifest>,
@@ -57,27 +58,28 @@ impl Offer {
         Self { manifest, answer: Answer::new(decline) }
     }
 
-    /// Where the answer goes.
+    /// Connects the value to the driver that receives the answer.
     pub(super) fn connect(&mut self, commander: Commander<Peer>) {
         self.answer.connect(commander);
     }
 
-    /// What is offered: names (of the other side, so shown only through [`crate::wire::Untrusted::escaped`]), sizes and
-    /// sums.
+    /// The entries of the offer. Names come from the other side: show them only through
+    /// [`crate::wire::Untrusted::escaped`].
     #[must_use]
     pub const fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
 
-    /// Takes it, into this sink. An error of the sink comes as [`Event::Failed`](super::Event::Failed).
+    /// Accepts the offer and stores it in this sink. An error of the sink is reported as
+    /// [`Event::Failed`](super::Event::Failed).
     ///
     /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    /// [`Misuse::Over`]: the transfer has ended already.
     pub fn accept(self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
         self.answer.give(Command::Accept(sink))
     }
 
-    /// Declines it; the sender reads `text`.
+    /// Declines the offer; the sender receives `text`.
     ///
     /// # Errors
     /// As [`Self::accept`].
@@ -85,10 +87,10 @@ impl Offer {
         self.answer.give(Command::Decline(reason, text.to_owned()))
     }
 
-    /// The same offer, to be written in order.
+    /// Converts the offer of one single file so that its bytes are written in order.
     ///
     /// # Errors
-    /// The offer: it is not one single file.
+    /// Returns the offer unchanged if it is not one single file.
     pub fn into_stream(self) -> Result<StreamOffer, Self> {
         let totals = self.manifest.totals();
         if (totals.entries, totals.files) != (1, 1) {
@@ -104,7 +106,8 @@ impl std::fmt::Debug for Offer {
     }
 }
 
-/// Bytes that are offered in order: of unknown length, or one file. It is answered once; dropping it declines.
+/// Bytes that the sender offers in order: a stream of unknown length, or one file. The application answers once;
+/// dropping the value declines the offer.
 #[must_use = "dropping an offer declines it"]
 pub struct StreamOffer {
     file: Option<Arc<Manifest>>,
@@ -116,26 +119,27 @@ impl StreamOffer {
         Self { file: None, answer: Answer::new(decline) }
     }
 
-    /// Where the answer goes.
+    /// Connects the value to the driver that receives the answer.
     pub(super) fn connect(&mut self, commander: Commander<Peer>) {
         self.answer.connect(commander);
     }
 
-    /// The one file, where it is one.
+    /// The manifest, if one file is offered; `None` for a stream.
     #[must_use]
     pub const fn file(&self) -> Option<&Arc<Manifest>> {
         self.file.as_ref()
     }
 
-    /// Takes it, into this sink. Only [`Event::Done`](super::Event::Done) says that all of it came.
+    /// Accepts the offer and writes it to this sink. Only [`Event::Done`](super::Event::Done) confirms that all bytes
+    /// arrived.
     ///
     /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    /// [`Misuse::Over`]: the transfer has ended already.
     pub fn accept(self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
         self.answer.give(Command::AcceptStream(sink))
     }
 
-    /// Declines it; the sender reads `text`.
+    /// Declines the offer; the sender receives `text`.
     ///
     /// # Errors
     /// As [`Self::accept`].
@@ -150,7 +154,7 @@ impl std::fmt::Debug for StreamOffer {
     }
 }
 
-/// What says whether the verifier words are the same on both sides. Dropping it says that they are not.
+/// Answers whether the verifier words are the same on both sides. Dropping it rejects the words.
 #[must_use = "dropping a comparison rejects the words"]
 pub struct Comparison(Answer);
 
@@ -159,20 +163,20 @@ impl Comparison {
         Self(Answer::new(|| Command::Agree(false)))
     }
 
-    /// Where the answer goes.
+    /// Connects the value to the driver that receives the answer.
     pub(super) fn connect(&mut self, commander: Commander<Peer>) {
         self.0.connect(commander);
     }
 
-    /// The words are the same on both sides: the transfer goes on.
+    /// The words are the same on both sides: the transfer continues.
     ///
     /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    /// [`Misuse::Over`]: the transfer has ended already.
     pub fn confirm(self) -> Result<(), Misuse> {
         self.0.give(Command::Agree(true))
     }
 
-    /// They differ: the transfer ends, and the other side is told.
+    /// The words differ: the transfer ends, and the other side is notified.
     ///
     /// # Errors
     /// As [`Self::confirm`].

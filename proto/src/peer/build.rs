@@ -1,5 +1,5 @@
-//! Makes configurations step by step, with defaults for what is not said, and finds what can't work before anything is
-//! started.
+//! Builds configurations step by step, with defaults for everything that is not set, and rejects impossible ones
+//! before anything starts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -25,30 +25,28 @@ use crate::transfer::{Compression, LEAST_RATE};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A sender without any relay.
+    /// A sender has neither a relay address nor an embedded relay.
     #[error("no relay is named and none is embedded, so no receiver could reach this sender; name one, or embed one")]
     NoRelay,
-    /// A receiver that has no place to look at.
-    #[error(
-        "no relay is named, and the sender is looked for neither on this machine nor in this network; name a relay"
-    )]
+    /// A receiver has no relay, no local address and no discovery.
+    #[error("no relay is named, and the search on this machine and in this network is off; name a relay")]
     NowhereToLook,
     /// The embedded relay has no address.
     #[error("the embedded relay has no address to listen at; give it one, with port 0 for any")]
     NowhereToListen,
-    /// More relays than are tried.
+    /// More relays are configured than a peer tries.
     #[error("{0} relays are named, and no more than {MAX_SERVERS} are tried; name fewer")]
     TooManyRelays(usize),
-    /// A code of so many words.
+    /// The number of words is out of range.
     #[error("a code can't have {0} words; 2 to 8 are possible")]
     Words(u8),
-    /// Less than the lowest rate.
+    /// The rate is below the lowest limit.
     #[error("{0} bytes a second are less than the lowest limit, {LEAST_RATE}")]
     Limit(u64),
-    /// A proxy that leads nowhere.
+    /// A proxy is configured, but no relay that it could lead to.
     #[error("a proxy leads to a relay, and no relay is named; name one")]
     ProxyWithoutRelay,
-    /// Data may use a direct path only, and there can't be one.
+    /// Data may use a direct path only, and the proxy rules a direct path out.
     #[error("data may only use a direct path, and a proxy allows none; leave one of the two out")]
     OnlyDirectOverProxy,
     /// The first port is above the last, or is 0.
@@ -57,7 +55,7 @@ pub enum ConfigError {
 }
 
 impl Common {
-    /// No relays, no direct path, and nothing else asked for, on this machine.
+    /// A configuration for this machine without relays and without a direct path.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
         let Machine { cores, interfaces, unix_time, aes } = machine;
@@ -73,6 +71,7 @@ impl Common {
             proxy: None,
             give_up_after: None,
             limit: None,
+            slot: None,
         }
     }
 
@@ -100,56 +99,56 @@ impl Common {
 macro_rules! in_common {
     ($config:ident) => {
         impl $config {
-            /// With another relay to be tried, after those before.
+            /// Adds a relay; relays are tried in the order in which they were added.
             #[must_use]
             pub fn with_relay(mut self, relay: impl Into<RelayChoice>) -> Self {
                 self.common.relays.push(relay.into());
                 self
             }
 
-            /// Shows the verifier words, and moves nothing before this side's person confirmed them.
+            /// Shows the verifier words, and transfers nothing before the user on this side confirms them.
             #[must_use]
             pub const fn with_verifier(mut self) -> Self {
                 self.common.verify = true;
                 self
             }
 
-            /// Looks for a direct path in this way.
+            /// Searches for a direct path with these settings.
             #[must_use]
             pub fn with_direct_path(mut self, direct: DirectPath) -> Self {
                 self.common.direct = Some(direct);
                 self
             }
 
-            /// Looks for no direct path, and reveals no address of this machine.
+            /// Does not search for a direct path and reveals no address of this machine.
             #[must_use]
             pub fn without_direct_path(mut self) -> Self {
                 self.common.direct = None;
                 self
             }
 
-            /// Reaches relays by these means only.
+            /// Connects to relays only over these transports.
             #[must_use]
             pub const fn with_transport(mut self, allowed: Allowed) -> Self {
                 self.common.transport = allowed;
                 self
             }
 
-            /// Reaches relays through a proxy only.
+            /// Connects to relays only through this proxy.
             #[must_use]
             pub fn with_proxy(mut self, proxy: Proxy) -> Self {
                 self.common.proxy = Some(proxy);
                 self
             }
 
-            /// Ends when the other side, or the network, is away for so long.
+            /// Ends the transfer when the other side or the network has been unreachable for this long.
             #[must_use]
             pub const fn with_give_up_after(mut self, patience: Duration) -> Self {
                 self.common.give_up_after = Some(patience);
                 self
             }
 
-            /// Moves no more than so many bytes a second.
+            /// Limits the rate to this many bytes per second.
             #[must_use]
             pub const fn with_limit(mut self, rate: NonZeroU64) -> Self {
                 self.common.limit = Some(rate);
@@ -163,8 +162,8 @@ in_common!(SendConfig);
 in_common!(ReceiveConfig);
 
 impl SendConfig {
-    /// Sends this, under a fresh code of three words. Neither is a relay named nor one embedded: one of the two has to
-    /// follow.
+    /// Sends this payload with a new code of three words. Configure a relay or an embedded relay as well: without
+    /// either, [`Self::check`] fails.
     #[must_use]
     pub fn new(common: Common, source: impl Into<Payload>) -> Self {
         Self {
@@ -177,19 +176,19 @@ impl SendConfig {
         }
     }
 
-    /// Under a fresh code of so many words, 2 to 8.
+    /// Generates a code with this many words, 2 to 8.
     #[must_use]
     pub fn with_words(self, words: u8) -> Self {
         Self { code: CodeChoice::Generate { words }, ..self }
     }
 
-    /// Under this code. [`Code::custom`] reads one that is not too easy to guess.
+    /// Uses this code. [`Code::custom`] parses a code and rejects one that is too easy to guess.
     #[must_use]
     pub fn with_code(self, code: Code) -> Self {
         Self { code: CodeChoice::Custom(code), ..self }
     }
 
-    /// Compresses in this way.
+    /// Sets the compression.
     #[must_use]
     pub fn with_compression(self, compression: Compression) -> Self {
         Self { compression, ..self }
@@ -201,16 +200,16 @@ impl SendConfig {
         Self { is_strict: true, ..self }
     }
 
-    /// Runs this relay inside, unless another one is named.
+    /// Runs this relay inside the sender, unless a relay is configured.
     #[must_use]
     pub fn with_embedded(self, embedded: Embedded) -> Self {
         Self { embedded: Some(embedded), ..self }
     }
 
-    /// Looks at what can't work. The runtimes' `send` calls it.
+    /// Checks the configuration. The runtimes' `send` calls this.
     ///
     /// # Errors
-    /// The first thing that can't.
+    /// The first problem that was found.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.common.check()?;
         match &self.code {
@@ -228,8 +227,8 @@ impl SendConfig {
 }
 
 impl ReceiveConfig {
-    /// Receives from the sender that gave this: a [`Code`], a [`crate::code::Link`], or an [`Invitation`] that was read
-    /// from text.
+    /// Receives with what the sender gave to this user: a [`Code`], a [`crate::code::Link`], or an [`Invitation`]
+    /// parsed from text.
     #[must_use]
     pub fn new(mut common: Common, from: impl Into<Invitation>) -> Self {
         let Invitation { code, relay } = from.into();
@@ -239,10 +238,10 @@ impl ReceiveConfig {
         Self { common, code, local, discover: true }
     }
 
-    /// Looks at what can't work. The runtimes' `receive` calls it.
+    /// Checks the configuration. The runtimes' `receive` calls this.
     ///
     /// # Errors
-    /// The first thing that can't.
+    /// The first problem that was found.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.common.check()?;
         let nowhere = self.common.relays.is_empty() && self.local.is_empty() && !self.discover;
@@ -251,7 +250,8 @@ impl ReceiveConfig {
 }
 
 impl Embedded {
-    /// On the default port or, where that is taken, on a free one, of all addresses; announced in the local network.
+    /// Listens on all addresses, on the default port or, if it is in use, on a free one, and announces itself in the
+    /// local network.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
         let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
@@ -259,7 +259,7 @@ impl Embedded {
         Self { identity, listen, announce: true }
     }
 
-    /// Listens at the first of these that is free, and is not announced.
+    /// Listens at the first of these addresses that is free, and does not announce itself.
     #[must_use]
     pub fn listening_at(self, listen: Vec<SocketAddr>) -> Self {
         Self { listen, announce: false, ..self }
@@ -267,25 +267,25 @@ impl Embedded {
 }
 
 impl DirectPath {
-    /// Asks no gateway to let the other side in.
+    /// Does not ask the gateway for a port mapping.
     #[must_use]
     pub fn without_port_mapping(self) -> Self {
         Self { map_ports: false, ..self }
     }
 
-    /// Never sends data over a relay: without a direct path there is no transfer.
+    /// Never sends data over a relay: if no direct path is found, the transfer fails.
     #[must_use]
     pub fn only(self) -> Self {
         Self { only: true, ..self }
     }
 
-    /// Binds these ports only, the first and the last, for UDP and for TCP.
+    /// Binds only ports in this range (first and last), for UDP and for TCP.
     #[must_use]
     pub fn with_ports(self, first: u16, last: u16) -> Self {
         Self { ports: Some((first, last)), ..self }
     }
 
-    /// Asks these STUN servers beside the relays.
+    /// Uses these STUN servers in addition to the relays.
     #[must_use]
     pub fn with_stun(self, servers: Vec<RelayAddress>) -> Self {
         Self { stun: servers, ..self }
@@ -305,10 +305,10 @@ impl From<SocketAddr> for RelayAddress {
 }
 
 impl Payload {
-    /// One file of this name with these contents.
+    /// One file with this name and these contents.
     ///
     /// # Errors
-    /// The name is none that a receiver would take.
+    /// A receiver would reject this name.
     pub fn bytes(name: &str, contents: impl Into<Bytes>) -> Result<Self, PathError> {
         Ok(Self::Files(Arc::new(Files::new().with_file(name, contents)?)))
     }

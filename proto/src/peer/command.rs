@@ -1,23 +1,23 @@
-//! What may be asked of a peer.
+//! The commands that a driver gives to a peer.
 
 use std::sync::Arc;
 
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 
-/// What a driver without [`super::Sender`] and [`super::Receiver`] may ask of the node; these two make the commands
-/// themselves.
+/// What a driver without [`super::Sender`] and [`super::Receiver`] may ask of the node; these two types send the
+/// commands themselves.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Command {
-    /// Receiver: take the offer, into this sink.
+    /// Receiver: accept the offer and store it in this sink.
     Accept(Arc<dyn Sink>),
-    /// Receiver: take the stream, or the one file that is offered, and write it in order into this sink.
+    /// Receiver: accept the stream, or the one offered file, and write it in order to this sink.
     AcceptStream(Arc<dyn StreamSink>),
-    /// Receiver: don't, with a reason in words for the other side.
+    /// Receiver: decline the offer, with a reason and a text for the other side.
     Decline(DeclineReason, String),
-    /// The person compared the verifier words: the same, or not.
+    /// The user compared the verifier words; `true`: they are the same.
     Agree(bool),
-    /// End it; the other side is told.
+    /// Cancel the transfer and notify the other side.
     Cancel,
 }

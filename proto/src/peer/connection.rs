@@ -1,5 +1,5 @@
-//! The connection with the other side: the handshake, the session that it makes, its loss and what it takes to go on,
-//! and the farewell.
+//! The connection with the other side: the handshake, the session that follows from it, the loss of the session's
+//! links and its reconnects, and the farewell.
 //!
 //! ```text
 //!            link                 keyed                 transfer over
@@ -11,18 +11,19 @@
 //!                                         ▲                │ failed, lost
 //!                                         └────────────────┘
 //! ```
-//! It decides how often a code may be guessed (the handshake's `Guesses`), with which secret a handshake begins, and
-//! how long a session without a link is kept.
+//! It decides how often a code may be guessed (the handshake's `Guesses`), which secret a handshake uses, and how
+//! long a session without a link is kept.
 //!
-//! Nothing that was sent is lost by a reconnect: the session repeats its control records, the transfer its chunks. A
-//! failed attempt ends nothing and is no guess, since its secret is not one that a person chose. Where a receiver's
-//! answer (H2) had no reply, it can't know whether the sender took it, so it tries that attempt's reconnect room and
-//! the code room in turn.
+//! A reconnect loses no data: the session repeats its control records, and the transfer repeats its chunks. A failed
+//! attempt to reconnect ends nothing and does not count as a guess, because its secret was not chosen by a user. If a
+//! receiver's answer (H2) got no reply, the receiver can't know whether the sender accepted it, so it tries the
+//! reconnect room of that attempt and the code room in turn.
 //!
-//! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of
-//! those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is the person's (`give_up_after`),
-//! [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and
-//! otherwise none. Bounds: one session, one handshake.
+//! Timers: those of the handshake and the session; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each
+//! of those two rooms; [`LEAVE_WITHIN`] for the farewell; and how long a session without a link is kept: the user's
+//! `give_up_after`, else [`PATIENCE`] before the offer is accepted, a minute for a sender that waits only for the
+//! confirmation, 12 hours for one that waits for acknowledgements as well, and no limit otherwise. Bounds: one session,
+//! one handshake.
 
 mod reconnect;
 
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use super::event::{Event, WaitingFor};
 use super::failure::{Failure, Lost};
-use super::net::{self, ConnectionId, Net};
+use super::network::{self, ConnectionId, Network};
 use super::paths::{Waiting, is_handshake};
 use super::peer_link::PeerLink;
 use super::rendezvous::{Question, Via};
@@ -48,61 +49,62 @@ use crate::wire::relay::Role;
 
 use reconnect::{ReconnectCredentials, ReconnectState};
 
-pub(super) use reconnect::Patience;
+pub(super) use reconnect::{Missing, Patience};
 
-/// How long a receiver that can't know where its sender waits stays with one of the two rooms.
+/// How long a receiver that can't know in which of the two rooms its sender waits stays in one of them.
 const TURN: Duration = Duration::from_secs(10);
-/// A sender that has not answered by then is reported as silent.
+/// The time after which a sender that has not answered is reported as silent.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What follows for others.
+/// Effects for other parts of the peer.
 #[derive(Debug)]
 pub(super) enum Output {
     /// An event for the application.
     Event(Event),
-    /// A handshake runs: no relay is asked meanwhile.
+    /// A handshake runs: ask no relay until it ends.
     PauseSearch,
-    /// The code's other holder is to be found, or found again.
+    /// Search for the other side, for the first time or again.
     SearchAgain,
-    /// An attempt to reconnect came to nothing: once more after a pause.
+    /// An attempt to reconnect failed: search again after a pause.
     SearchLater,
-    /// Relays are asked this from now on.
+    /// Send this question to the relays from now on.
     Ask(Question),
-    /// The session has no link: the other side is looked for in this room.
+    /// The session has no link: search for the other side in this room.
     Reconnect(Question),
-    /// The session has keys, and goes on over this link.
+    /// The session is keyed and uses this link.
     Keyed(Box<Keyed>),
-    /// The first handshake was lost: others are asked before the relay where it was.
+    /// The first handshake was lost: ask the other relays before the one over which it ran.
     PutOffNear,
-    /// The first handshake failed. `may_go_on`: if it was with one that no one vouches for, others are looked for.
+    /// The first handshake failed. `may_go_on`: if the relay was an unauthenticated one on the LAN, search for
+    /// others.
     HandshakeFailed { failure: Failure, may_go_on: bool },
-    /// The one bad end.
+    /// The transfer failed.
     Failed(Failure),
     /// The farewell took too long.
     FarewellOver,
 }
 
-/// A handshake that is done.
+/// The result of a handshake.
 #[derive(Debug)]
 pub(super) struct Keyed {
     pub keys: Keys,
     pub link: Box<PeerLink>,
     pub via: Via,
-    /// Not a reconnect.
+    /// True for the first handshake, false for a reconnect.
     pub is_first: bool,
 }
 
-/// Where the connection stands.
+/// The state of the connection.
 enum Stage {
-    /// Looking for the other side.
+    /// Searching for the other side.
     Searching,
-    /// On a link, before the keys: the first ones, or new ones for the session that lost its links.
+    /// A handshake runs on a link: the first one, or one that creates new keys for a session that lost its links.
     Handshaking { link: Box<PeerLink>, via: Via, handshake: Box<Handshake>, reconnects: Option<Box<Disconnected>> },
-    /// With keys; the links are those of `paths`.
+    /// The session is keyed; `paths` has its links.
     Established(Box<Session>),
-    /// A session without a link; the other side is looked for.
+    /// The session has no link; the search for the other side runs.
     Disconnected(Box<Disconnected>),
-    /// The outcome was reported; what is queued goes out, then the links are closed.
+    /// The outcome was reported; the links are closed after what is queued was sent.
     Closing { session: Box<Session>, deadline: Instant },
     /// Nothing is left to send.
     Closed,
@@ -115,24 +117,24 @@ struct Disconnected {
     lost: Lost,
 }
 
-/// See the module's text.
+/// The state of the connection with the other side; see the module documentation.
 pub(super) struct Connection {
     role: Role,
     features: Features,
     stage: Stage,
     guesses: Guesses,
     reconnect: ReconnectState,
-    /// Links whose last words are on their way, before they are closed.
+    /// Links that are closed once their last frame was sent.
     parting: Vec<(Box<PeerLink>, Instant)>,
     /// When a sender's silence in the first handshake is reported.
     response_by: Option<Instant>,
-    /// The person, or the program that dropped its handle, wants to go although all is done.
+    /// The application wants to end at once although a completed transfer still waits for its farewell.
     is_hurried: bool,
     out: VecDeque<Output>,
 }
 
 impl Connection {
-    /// Nothing is known of the other side.
+    /// A connection before the search has begun.
     pub const fn new(role: Role, features: Features) -> Self {
         Self {
             role,
@@ -159,7 +161,7 @@ impl Connection {
         }
     }
 
-    /// The session that takes its farewell.
+    /// The session, while it sends or receives the farewell.
     pub fn closing(&mut self) -> Option<&mut Session> {
         match &mut self.stage {
             Stage::Closing { session, .. } => Some(session),
@@ -171,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Whether no one is being talked to, and no session is there.
+    /// Whether there is neither a handshake nor a session.
     pub const fn is_searching(&self) -> bool {
         matches!(self.stage, Stage::Searching)
     }
@@ -181,7 +183,7 @@ impl Connection {
         matches!(self.stage, Stage::Disconnected(_))
     }
 
-    /// Whether there were keys at any time.
+    /// Whether the session was ever keyed.
     pub const fn was_keyed(&self) -> bool {
         matches!(self.reconnect, ReconnectState::Known(_))
     }
@@ -191,7 +193,7 @@ impl Connection {
         matches!(self.stage, Stage::Closed) && self.parting.is_empty()
     }
 
-    /// For people.
+    /// The name of the stage, for messages.
     pub const fn name(&self) -> &'static str {
         match &self.stage {
             Stage::Searching => "searching",
@@ -203,7 +205,7 @@ impl Connection {
         }
     }
 
-    /// The room where the two meet again, as a question to relays.
+    /// The question to relays for the room where the two sides reconnect.
     pub fn reconnect_question(&self) -> Option<Question> {
         match &self.reconnect {
             ReconnectState::Known(credentials) => Some(credentials.question(self.role)),
@@ -211,11 +213,11 @@ impl Connection {
         }
     }
 
-    /// A link with, as it seems, the other side, while the session has none.
+    /// A link that leads, as far as is known, to the other side, while the session has none.
     pub fn handle_connected(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         link: Box<PeerLink>,
         via: Via,
         code: Option<&Code>,
@@ -241,7 +243,7 @@ impl Connection {
     fn start_handshake(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         (link, via): (Box<PeerLink>, Via),
         reconnects: Option<Box<Disconnected>>,
         code: Option<&Code>,
@@ -269,18 +271,21 @@ impl Connection {
         self.stage = Stage::Handshaking { link, via, handshake, reconnects };
     }
 
-    /// All links are lost: the session waits for another one. One that came since may be it.
+    /// All links are lost: the session waits for another one. A link that was accepted meanwhile may be used for it.
     pub fn disconnect(&mut self, now: Instant, patience: Patience) {
         let Stage::Established(session) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
-        let lost = if patience.unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
+        let lost = match patience.missing {
+            Missing::Data => Lost::InTransfer,
+            Missing::Acknowledgements | Missing::Confirmation => Lost::Unconfirmed,
+        };
         let give_up = patience.limit().and_then(|patience| now.checked_add(patience));
         self.stage = Stage::Disconnected(Box::new(Disconnected { session, give_up, lost }));
         self.out.push_back(Output::Event(Event::Reconnecting { attempt: 1, wait: Duration::ZERO }));
         self.out.extend(self.reconnect_question().map(Output::Reconnect));
     }
 
-    /// A link that came before the last one was lost; on it the sender may have begun a handshake.
-    pub fn take_up(&mut self, now: Instant, net: &mut Net, waiting: Waiting, code: Option<&Code>, seed: &mut Seed) {
+    /// Uses a link that was accepted before the last one was lost; the sender may have begun a handshake on it.
+    pub fn take_up(&mut self, now: Instant, net: &mut Network, waiting: Waiting, code: Option<&Code>, seed: &mut Seed) {
         self.handle_connected(now, net, Box::new(waiting.link), waiting.via, code, seed);
         if let (Stage::Handshaking { handshake, .. }, Some(first)) = (&mut self.stage, waiting.first) {
             handshake.handle_frame(now, first.into_bytes());
@@ -292,13 +297,14 @@ impl Connection {
         matches!(&self.stage, Stage::Handshaking { link, .. } if link.conn() == conn)
     }
 
-    /// An event of a connection; false: it is another part's. `asked`: what relays are asked at present.
+    /// An event of a connection. Returns false if the connection belongs to another part. `asked`: the current
+    /// question to the relays.
     pub fn handle_event(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         conn: ConnectionId,
-        event: &net::Event,
+        event: &network::Event,
         asked: Option<Question>,
     ) -> bool {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
@@ -310,16 +316,16 @@ impl Connection {
             return false;
         }
         match event {
-            net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
-            net::Event::Closed(_) => self.lose_handshake(now, net, asked),
-            net::Event::Opened(..)
-            | net::Event::Readable(_)
-            | net::Event::Writable(_)
-            | net::Event::Finished(_)
-            | net::Event::Connected { .. }
-            | net::Event::Restarted { .. }
-            | net::Event::Available(_)
-            | net::Event::Stopped(..) => {}
+            network::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
+            network::Event::Closed(_) => self.lose_handshake(now, net, asked),
+            network::Event::Opened(..)
+            | network::Event::Readable(_)
+            | network::Event::Writable(_)
+            | network::Event::Finished(_)
+            | network::Event::Connected { .. }
+            | network::Event::Restarted { .. }
+            | network::Event::Available(_)
+            | network::Event::Stopped(..) => {}
         }
         true
     }
@@ -329,7 +335,7 @@ impl Connection {
         matches!(self.stage, Stage::Handshaking { .. })
     }
 
-    /// Whether the first stream of the handshake's link has ended, and all that came on it was judged.
+    /// Whether the first stream of the handshake's link has ended, and everything that arrived on it was processed.
     pub const fn has_handshake_ended(&self) -> bool {
         match &self.stage {
             Stage::Handshaking { link, .. } => link.has_ended(),
@@ -341,15 +347,15 @@ impl Connection {
         }
     }
 
-    /// This process had no time for so long: the other side was not late meanwhile.
+    /// This process did nothing for this long: the other side's deadlines move by that time.
     pub fn delay(&mut self, by: Duration) {
         if let Stage::Handshaking { handshake, .. } = &mut self.stage {
             handshake.delay(by);
         }
     }
 
-    /// Moves the handshake. True when something moved that others wait for.
-    pub fn shake_hands(&mut self, now: Instant, net: &mut Net, asked: Option<Question>, seed: &mut Seed) -> bool {
+    /// Advances the handshake. Returns true when something moved for which another part waits.
+    pub fn shake_hands(&mut self, now: Instant, net: &mut Network, asked: Option<Question>, seed: &mut Seed) -> bool {
         let mut moved = false;
         while let Stage::Handshaking { link, handshake, reconnects, .. } = &mut self.stage {
             match handshake.poll_output() {
@@ -363,7 +369,7 @@ impl Connection {
                     self.handle_failed(now, failure);
                 }
                 None => match link.next_main_frame(net) {
-                    // The sender does not know yet that its other link is dead: see `paths::relay_path`.
+                    // The sender has not noticed yet that its other link is dead: see `paths::relay_path`.
                     Ok(Some(frame)) if reconnects.is_some() && !is_handshake(&frame) => {
                         self.lose_handshake(now, net, asked);
                         moved = true;
@@ -386,7 +392,7 @@ impl Connection {
         moved
     }
 
-    fn handle_keyed(&mut self, now: Instant, net: &mut Net, keys: Keys, seed: &mut Seed) {
+    fn handle_keyed(&mut self, now: Instant, net: &mut Network, keys: Keys, seed: &mut Seed) {
         let Stage::Handshaking { mut link, via, reconnects, .. } = std::mem::replace(&mut self.stage, Stage::Closed)
         else {
             return;
@@ -422,7 +428,8 @@ impl Connection {
         if failure.is_guess() {
             self.guesses.count();
         }
-        // Whoever is met in a reconnect room is unknown until the keys are there, and no words are at stake in it.
+        // A peer that connects in a reconnect room is unauthenticated until the session is keyed, and no code can be
+        // guessed there.
         if let ReconnectState::Unsure { again: true, switch, .. } = &mut self.reconnect {
             *switch = now;
             return self.out.push_back(Output::SearchAgain);
@@ -433,13 +440,12 @@ impl Connection {
                 if failure.is_guess() {
                     self.out.push_back(Output::Event(Event::WrongGuess { left }));
                 }
-                // A stranger's nonsense or silence ends nothing; the third wrong guess does.
+                // Invalid messages or silence of a stranger end nothing; the third wrong guess ends the transfer.
                 if left > 0 { Output::SearchAgain } else { Output::Failed(Failure::WrongCode) }
             }
             Role::Receiver => {
                 let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
-                    FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
                 };
@@ -449,14 +455,14 @@ impl Connection {
         self.out.push_back(output);
     }
 
-    /// An attempt to reconnect came to nothing.
+    /// An attempt to reconnect failed.
     fn stay_disconnected(&mut self, lost: Box<Disconnected>) {
         self.stage = Stage::Disconnected(lost);
         self.out.push_back(Output::SearchLater);
     }
 
-    /// The handshake can't go on.
-    pub fn lose_handshake(&mut self, now: Instant, net: &mut Net, asked: Option<Question>) {
+    /// The handshake's link was lost, or its deadline has passed.
+    pub fn lose_handshake(&mut self, now: Instant, net: &mut Network, asked: Option<Question>) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Handshaking { link, handshake, reconnects, .. } => {
                 link.close(now, net, close::ENDED, "lost");
@@ -470,7 +476,8 @@ impl Connection {
         }
     }
 
-    /// The first handshake's link is gone, or nothing came on it: this side can't know what the other one knows.
+    /// The first handshake's link was lost, or nothing arrived on it: this side can't know whether the other side has
+    /// the keys.
     fn lose_first_handshake(&mut self, now: Instant, handshake: &Handshake, asked: Option<Question>) {
         let is_guess = handshake.is_guess_if_lost();
         if is_guess {
@@ -506,11 +513,11 @@ impl Connection {
         }
     }
 
-    /// The outcome was reported: what is queued goes out, then the links are closed.
+    /// The outcome was reported: sends what is queued, then closes the links.
     pub fn close(&mut self, now: Instant) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Established(session) => {
-                // A person in a hurry has waited already.
+                // The user has already waited.
                 let patience = if self.is_hurried { Duration::ZERO } else { LEAVE_WITHIN };
                 Stage::Closing { session, deadline: now + patience }
             }
@@ -523,13 +530,13 @@ impl Connection {
         };
     }
 
-    /// The application wants to go: the farewell is not waited for.
+    /// The application wants to end at once: the farewell is not waited for.
     pub const fn hurry(&mut self) {
         self.is_hurried = true;
     }
 
-    /// Whether an answer is waited for whose deadline depends on the time that this process has. Where a session has a
-    /// link, its links are judged by what came.
+    /// Whether an answer is awaited whose deadline depends on how much time this process gets. A session that has a
+    /// link is judged by the data that arrives on it.
     pub const fn awaits_answer(&self) -> bool {
         match &self.stage {
             Stage::Searching | Stage::Handshaking { .. } | Stage::Disconnected(_) => true,
@@ -537,25 +544,25 @@ impl Connection {
         }
     }
 
-    /// The farewell is out, or took too long.
+    /// The farewell was sent, or took too long.
     pub fn handle_farewell_over(&mut self) {
         if matches!(self.stage, Stage::Closing { .. }) {
             self.stage = Stage::Closed;
         }
     }
 
-    /// Links of failed handshakes: their last frame goes out, then they are closed.
-    pub fn flush_parting(&mut self, now: Instant, net: &mut Net) {
+    /// Links of failed handshakes: sends their last frame, then closes them.
+    pub fn flush_parting(&mut self, now: Instant, net: &mut Network) {
         for (link, _) in &mut self.parting {
             link.flush(now, net);
             link.finish(now, net);
         }
     }
 
-    fn handle_parting(&mut self, now: Instant, net: &mut Net, index: usize, event: &net::Event) {
+    fn handle_parting(&mut self, now: Instant, net: &mut Network, index: usize, event: &network::Event) {
         let finished = match (event, self.parting.get(index)) {
-            (net::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
-            (net::Event::Closed(_), _) => true,
+            (network::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
+            (network::Event::Closed(_), _) => true,
             _ => false,
         };
         if finished && index < self.parting.len() {
@@ -564,10 +571,10 @@ impl Connection {
         }
     }
 
-    /// Deadlines may have come. A spurious call is a no-op. `asked`: what relays are asked at present.
-    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net, asked: Option<Question>) {
+    /// A deadline may have passed. A spurious call is a no-op. `asked`: the current question to the relays.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Network, asked: Option<Question>) {
         match &mut self.stage {
-            // Silence for so long is a lost link: what follows is the same.
+            // Silence for this long is handled like the loss of the link.
             Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
                 self.lose_handshake(now, net, asked);
             }
@@ -621,7 +628,7 @@ impl Connection {
         [stage, response, give_up.map(|at| (at, "reconnect")), parting].into_iter().flatten().min()
     }
 
-    /// The next thing that follows for others.
+    /// The next effect for another part.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()

@@ -1,107 +1,113 @@
-//! What the application hears and says, the same for every runtime.
+//! What the application learns from a peer; the events are the same for every runtime.
 
 use std::time::Duration;
 
 use super::answer::{Comparison, Offer, StreamOffer};
 use super::config::RelayAddress;
-pub use super::failure::{Class, Failure, Lost, RelayFailure};
+use super::failure::Failure;
 use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;
 use crate::misuse::Misuse;
 use crate::transfer::differences::Differences;
 use crate::transfer::manifest::Totals;
+use crate::wire::peer::Placement;
 
-/// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes. While a receiver that is done still waits
-/// until its sender knows it, [`Event::Waiting`] and [`Event::Reconnecting`] may follow; nothing else does.
+/// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] is reported. After [`Event::Done`] a receiver
+/// may still wait until its sender has the confirmation; only [`Event::Waiting`] and [`Event::Reconnecting`] are
+/// reported then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Sender: the source was looked through.
+    /// Sender: the source was scanned.
     Scanned(Totals),
-    /// Sender: tell this to the other person.
+    /// Sender: the code is ready to be given to the receiving user.
     Code {
-        /// To be read aloud.
+        /// The code, short enough to be read aloud.
         code: Code,
-        /// Code and relay in one, for a receiver that knows neither. Of the relay inside this process it names the
-        /// address by which other machines of this network reach it; `None`: no such address is known.
+        /// Code and relay address in one text, for a receiver that knows neither. For an embedded relay it contains
+        /// the address at which other machines of this network reach it; `None`: no such address is known.
         link: Option<Link>,
-        /// The relay inside this process, when there is one: where it listens.
+        /// The addresses at which the embedded relay listens; empty without one.
         listening: Vec<std::net::SocketAddr>,
     },
-    /// A relay was met for the first time: keep how its certificate was recognised, as [`Trust`] for the next time.
+    /// A relay was used for the first time: store `keep` and pass it as [`Trust`] the next time.
     FirstUse {
-        /// Which.
+        /// The relay.
         relay: RelayAddress,
-        /// What to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
+        /// The certificate to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
         keep: Trust,
     },
-    /// A relay answered over another transport than was remembered: trying that one first makes the next start faster.
+    /// A relay answered over another transport than the remembered one. Trying this transport first makes the next
+    /// start faster.
     Reached {
-        /// Which.
+        /// The relay.
         relay: RelayAddress,
-        /// Over what.
+        /// The transport over which it answered.
         transport: Transport,
     },
-    /// Nothing happens until this comes.
+    /// The peer waits, and nothing else happens until the wait ends.
     Waiting(WaitingFor),
-    /// The other side is there; the handshake runs.
+    /// The other side is connected; the handshake runs.
     Paired,
-    /// Sender: somebody used a wrong code; so many tries are left.
+    /// Sender: another client used a wrong code; `left` attempts remain.
     WrongGuess {
-        /// 0: the code is burned.
+        /// 0: the code can't be used any more.
         left: u8,
     },
-    /// Sender: another receiver came with this code's number while one is served, and was turned away. Told once.
+    /// Sender: while one receiver was served, another one used the same nameplate and was rejected. Reported once.
     SecondReceiver,
-    /// The words that both people compare, where either side asked for it.
+    /// The words that both users compare, if either side required it.
     Verifier {
-        /// Seven words.
+        /// The seven words.
         words: Vec<&'static str>,
-        /// What answers, where this side asked for it: nothing moves before. `None`: only the other side waits for its
-        /// person.
+        /// Answers the comparison, if this side required it: nothing is transferred before. `None`: only the other
+        /// side waits for its user.
         comparison: Option<Comparison>,
     },
-    /// Receiver: files are offered, and the sender waits for the answer that this value gives. Dropping it declines.
+    /// Receiver: the sender offers files and waits for the answer that this value sends. Dropping it declines.
     Offer(Offer),
-    /// Receiver: bytes of unknown length are offered. Dropping the value declines.
+    /// Receiver: the sender offers bytes of unknown length. Dropping the value declines.
     StreamOffer(StreamOffer),
-    /// The receiver accepted; bytes move.
+    /// The receiver accepted; the transfer of bytes begins.
     Accepted,
-    /// Receiver: some of it is here from an earlier try, and is hashed again; bytes move after that.
+    /// Receiver: chunks of an earlier attempt are stored and are hashed again; the transfer of bytes begins after
+    /// that.
     Resuming,
-    /// So much is at the receiver from an earlier try and need not be sent; 0: what was there did not match.
+    /// The receiver has this many bytes from an earlier attempt, and they are not sent again; 0: the stored bytes did
+    /// not match.
     Resumed {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// Which way the bytes take.
+    /// The path that the bytes take.
     Path(Path),
-    /// The session moved to a direct path; nothing was lost. [`Event::Path`] follows.
+    /// The session moved to a direct path without losing anything. [`Event::Path`] follows.
     Upgraded {
-        /// Over what it goes now.
+        /// The transport of the new path.
         transport: PathTransport,
-        /// Since the keys were there, or since the last direct path was left.
+        /// The time since the session was keyed, or since the last direct path was left.
         after: Duration,
     },
-    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may
-    /// go there, [`WaitingFor::DirectPath`] follows.
+    /// The direct path was lost; the session continues over the relay, and [`Event::Path`] follows. If data may not
+    /// use a relay, [`WaitingFor::DirectPath`] follows.
     FellBack(Fallback),
-    /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
+    /// The connection was lost, but the transfer was not: the peer searches for the other side again after this
+    /// pause.
     Reconnecting {
-        /// Counts up while it does not succeed; 1 is the first.
+        /// The number of this attempt, starting at 1.
         attempt: u32,
-        /// How long until then.
+        /// The pause before the attempt.
         wait: Duration,
     },
-    /// How far it is. Only the latest counts.
+    /// The progress. A newer event replaces an older one.
     Progress(Progress),
-    /// Complete and verified on both sides, but for what [`Summary::differences`] names.
+    /// The transfer is complete, and both sides verified it, except for what [`Summary::differences`] names.
     Done(Summary),
-    /// Over.
+    /// The transfer failed.
     Failed(Failure),
-    /// A command came when it was not possible; nothing changed. Offers and comparisons that are answered by their own
-    /// values come here only when the transfer ended at the same moment.
+    /// A command was not possible at that time and changed nothing. Offers and comparisons return such errors from
+    /// their own methods; they are reported here only if the transfer ended at the same moment.
     Misuse(Misuse),
 }
 
@@ -112,7 +118,8 @@ impl From<Misuse> for Event {
 }
 
 impl Event {
-    /// Whether it may come any number of times, so that a newer one takes the place of one that nobody has read.
+    /// Whether the event may occur any number of times, so that a newer one replaces one that the application has not
+    /// read.
     pub(super) const fn is_repeatable(&self) -> bool {
         match self {
             Self::Reached { .. }
@@ -140,7 +147,7 @@ impl Event {
         }
     }
 
-    /// Whether nothing comes after it.
+    /// Whether this is the last event.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         matches!(self, Self::Done(_) | Self::Failed(_))
@@ -151,54 +158,59 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitingFor {
-    /// A relay that answers.
+    /// A relay to answer.
     Relay(RelayAddress),
-    /// Sender: its own source, which is still looked through. There is no code before.
+    /// The name service (DNS) to find the address of the relay or proxy with this name. It has not answered yet.
+    NameService(String),
+    /// Sender: its own source, which is still being walked. There is no code before.
     Source,
-    /// Sender: the other person with the code.
+    /// Sender: a receiver with the code.
     Receiver,
-    /// Receiver: a sender with this code; none is there yet.
+    /// Receiver: a sender with this code; none is connected yet.
     Sender,
-    /// Receiver: the sender, which has another receiver. If that one has the right code, this one will not be served.
+    /// Receiver: the sender, which is connected to another receiver. If that one has the right code, this one is not
+    /// served.
     Turn,
-    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender
-    /// may have ended without the relay's knowledge.
+    /// Receiver: the first message of the sender that the relay paired it with. It has not arrived for a while; the
+    /// sender may have ended without the relay noticing.
     Response,
     /// Sender: the receiver's answer to the offer.
     Answer,
-    /// The other person's agreement to the verifier words.
+    /// The other user's confirmation of the verifier words.
     Agreement,
     /// The other side of a session that lost its link.
     Peer,
-    /// Another direct path, where nothing is to go over a relay and the last one was lost.
+    /// Another direct path: the last one was lost, and data may not use a relay.
     DirectPath,
+    /// Sender: the receiver of a session that lost its link after everything was sent. It may be complete and gone.
+    Confirmation,
 }
 
-/// How the bytes travel.
+/// The path that the bytes take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Path {
-    /// Over whom.
+    /// Through which machine the path leads.
     pub kind: PathKind,
-    /// Over what, to the next hop.
+    /// The transport to the next hop.
     pub transport: PathTransport,
-    /// Round trip to the next hop.
+    /// Round-trip time to the next hop.
     pub rtt: Duration,
 }
 
-/// Over whom the bytes travel.
+/// Through which machine a path leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathKind {
-    /// A relay.
+    /// Through a relay.
     Relay,
-    /// Straight to the relay inside the sender.
+    /// Directly to the relay inside the sender.
     Lan,
-    /// Straight to the other side.
+    /// Directly to the other peer.
     Direct,
 }
 
-/// Over what the bytes travel.
+/// The transport of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathTransport {
@@ -208,7 +220,7 @@ pub enum PathTransport {
     Tls,
     /// WebSocket in TLS over TCP.
     WebSocket,
-    /// The sealed records themselves over TCP: between two machines of one network.
+    /// The sealed records directly over TCP, between two machines of one network.
     Tcp,
 }
 
@@ -226,29 +238,29 @@ impl From<Transport> for PathTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fallback {
-    /// Nothing was heard on it any more.
+    /// Nothing was received on it for too long.
     Silent,
-    /// Its connection broke.
+    /// Its connection failed.
     Lost,
-    /// The other side found that it is over.
+    /// The other side reported that it is lost.
     Peer,
     /// This machine's addresses changed.
     Moved,
 }
 
-/// How far a transfer is, in bytes of the files themselves.
+/// The progress of a transfer, in bytes of the files themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Stored by the receiver, as far as this side knows.
+    /// Bytes that the receiver has stored, as far as this side knows.
     pub bytes: u64,
-    /// All; 0 while that is not known, of a stream.
+    /// All bytes of the transfer; 0 for a stream until its length is known.
     pub total: u64,
-    /// Of `bytes`, what was at the receiver from an earlier try, and took no time now.
+    /// The part of `bytes` that the receiver has from an earlier attempt.
     pub resumed: u64,
-    /// Since the offer was accepted.
+    /// The time since the offer was accepted.
     pub elapsed: Duration,
-    /// Bytes a second over the last seconds, without what was resumed; `None` while too little time has passed.
+    /// Bytes per second over the last seconds, without resumed bytes; `None` while too little time has passed.
     pub rate: Option<u64>,
 }
 
@@ -256,14 +268,16 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Entries and bytes that were offered.
+    /// Number of entries and bytes that were offered.
     pub totals: Totals,
-    /// How what is in place differs from what was offered; without differences all of it is.
+    /// How what the receiver has stored differs from the offer; without differences all of it is stored.
     pub differences: Differences,
-    /// Of these bytes, the ones that were at the receiver from an earlier try.
+    /// The part of these bytes that the receiver has from an earlier attempt.
     pub resumed: u64,
-    /// From the acceptance to the end.
+    /// The time from the acceptance to the end.
     pub duration: Duration,
-    /// What both sides computed over manifest and chunks.
+    /// The hash over manifest and chunks that both sides computed.
     pub root: [u8; 32],
+    /// How what the receiver has put in place differs from the offer, as the receiver says.
+    pub placement: Placement,
 }

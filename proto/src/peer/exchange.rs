@@ -1,6 +1,6 @@
-//! What moves between the links, the session and the transfer while a session is established, and the farewell. Decides
-//! nothing of its own: each item is handed to its owner, and what follows is applied ([`Peer::apply`]) before the next
-//! item is taken.
+//! Moves data between links, session and transfer while a session is established, and sends the farewell. It decides
+//! nothing: it hands each item to its owner, and applies ([`Peer::apply`]) what follows from it before it takes the
+//! next item.
 
 use super::answer::{Offer, StreamOffer};
 use super::event::Event;
@@ -15,8 +15,8 @@ use crate::wire::peer::Control;
 use crate::wire::relay::Role;
 
 impl Peer {
-    /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait
-    /// for.
+    /// Moves everything between links, handshake or session, and transfer. Returns true when something moved for
+    /// which another part waits.
     pub(super) fn converse(&mut self, now: Instant) -> bool {
         if self.connection.is_handshaking() {
             let asked = self.rendezvous.question();
@@ -35,7 +35,7 @@ impl Peer {
             return false;
         }
         let moved = self.take_transfer_events(now);
-        // The sender did not come for the farewell in time. What was begun to find it is closed as well.
+        // The sender did not reconnect in time to take the farewell. The search for it is closed as well.
         let is_over = self.outbox.has_ended() && self.transfer.is_closed();
         if is_over {
             self.leave(now, close::DONE);
@@ -43,7 +43,7 @@ impl Peer {
         moved | is_over
     }
 
-    /// Links whose first stream has ended are gone, now that all that came on it is judged.
+    /// Drops links whose first stream has ended, once everything that arrived on that stream was processed.
     fn lose_ended(&mut self, now: Instant) -> bool {
         if self.connection.has_handshake_ended() {
             let asked = self.rendezvous.question();
@@ -83,7 +83,7 @@ impl Peer {
             {
                 moved = true;
                 accepted |= matches!(control, Control::Accept { .. });
-                // There was room a moment ago.
+                // The session had room for a message just before.
                 let _ = session.send_control(control);
             }
             for link in self.paths.links_mut() {
@@ -107,7 +107,7 @@ impl Peer {
         }
     }
 
-    /// Seals chunks as long as the active link has room for them.
+    /// Seals chunks while the active link has room for them.
     fn send_chunks(&mut self, now: Instant) -> bool {
         let mut moved = false;
         let Some(session) = self.connection.session() else { return false };
@@ -148,7 +148,8 @@ impl Peer {
                     moved = true;
                 }
                 Ok(None) => {
-                    // Where all share one stream, a long record is a sign of life long before it is whole.
+                    // Where all data shares one stream, the arriving bytes of a long record show that the link is
+                    // alive long before the record is complete.
                     session.handle_progress(now, id, StreamNo(0), link.assembling_main(&self.net));
                     index = index.saturating_add(1);
                 }
@@ -204,7 +205,7 @@ impl Peer {
                 ) => {
                     self.paths.handle_control(now, &mut self.net, &message);
                     self.apply(now);
-                    // What follows in this order counts on it: the receiver says next what it has stored.
+                    // The following steps depend on this order: the receiver first repeats what it has stored.
                     self.pump_paths(now);
                 }
                 session::Event::Control(control) => self.transfer.handle_control(now, control),
@@ -223,8 +224,8 @@ impl Peer {
         moved
     }
 
-    /// A job is done. If it opened a record, the session learns first whether the record is genuine;
-    /// the transfer gets its content.
+    /// A job has finished. If it opened a record, the session learns first whether the record is authentic; the
+    /// transfer then gets its content.
     pub(super) fn handle_job(&mut self, now: Instant, done: JobDone) {
         if let (Some(verdict), Some(session)) = (done.verdict(), self.connection.session()) {
             session.handle_verdict(now, verdict);
@@ -249,14 +250,15 @@ impl Peer {
                 TransferEvent::Accepted => self.accepted(now),
                 TransferEvent::Resuming => self.outbox.notify_resuming(),
                 TransferEvent::Resumed { bytes } => self.outbox.notify_resumed(bytes),
+                TransferEvent::Placed(placement) => self.outbox.note_placement(placement),
                 TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }
         moved
     }
 
-    /// Carries out what the paths decided, and sends what they have to say. True when something moved that others wait
-    /// for.
+    /// Carries out what the paths decided, and sends their control messages. Returns true when something moved for
+    /// which another part waits.
     fn pump_paths(&mut self, now: Instant) -> bool {
         let mut moved = false;
         if let Some(session) = self.connection.session() {
@@ -280,7 +282,7 @@ impl Peer {
         }
     }
 
-    /// What is queued goes out before the links are closed.
+    /// Sends what is queued before the links are closed.
     pub(super) fn flush_farewell(&mut self, now: Instant) {
         let Some(session) = self.connection.closing() else { return };
         while session.can_send_control()
@@ -297,7 +299,7 @@ impl Peer {
                 link.flush(now, &mut self.net);
             }
             link.flush(now, &mut self.net);
-            // The others stay open: they may have to carry the last words, if this one is lost.
+            // The other links stay open: the farewell is sent over one of them if this link is lost.
             if Some(link.id()) == active {
                 link.finish(now, &mut self.net);
             }

@@ -1,7 +1,7 @@
-//! Why a transfer ended before its end: the failure, its class, and its text.
+//! Why a transfer failed: the failure, its class, and its text.
 //!
-//! Every text says what happened, why as far as that is known, and what to do. Nothing of the other side, of a relay or
-//! of a disk stands in it but in escaped form.
+//! Every text states what happened, why as far as that is known, and what to do. Text from the other side, from a
+//! relay or from a disk appears only in escaped form.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -9,7 +9,7 @@ use std::fmt::{self, Display, Formatter};
 use super::config::RelayAddress;
 use crate::link::proxy::ProxyFailure;
 use crate::link::trust::CertificateRefused;
-use crate::transfer::Refused;
+use crate::transfer::manifest::Refused;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
@@ -17,112 +17,121 @@ use crate::wire::relay::RefusalReason;
 use crate::wire::version::SPOKEN;
 use crate::wire::{Untrusted, Versions};
 
-/// Characters of a name, or of what the other side says, that are shown.
+/// How many characters of a name or of a text from the other side are shown.
 const SHOWN: usize = 300;
 
-/// Why a transfer ended before its end.
+/// Why a transfer failed.
 ///
-/// [`Failure::class`] sorts the variants. The text is complete; [`Error::source`] has the typed cause, where there is
-/// one.
+/// [`Failure::class`] groups the variants. The text is complete; [`Error::source`] returns the typed cause, if there
+/// is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Receiver: the words are not the sender's. Sender: wrong words were tried three times.
+    /// Receiver: the words differ from the sender's. Sender: wrong words were tried three times.
     WrongCode,
-    /// The other side speaks none of our versions.
+    /// The two sides have no protocol version in common.
     Versions(Versions),
     /// The receiver declined.
     Declined {
-        /// Why.
+        /// The reason.
         reason: DeclineReason,
-        /// In the other side's words.
+        /// The other side's text.
         text: Untrusted,
     },
-    /// This side declined.
+    /// This side declined the offer.
     NotAccepted,
-    /// The offer breaks a rule for names, or the receiver's limits.
+    /// The offer breaks a rule for names, or exceeds the receiver's limits.
     Refused(Refused),
-    /// The connection ended, or nothing came in time.
+    /// The connection ended, or an expected message did not arrive in time.
     Lost(Lost),
-    /// A file or a directory, the source or the sink.
+    /// Reading or writing failed: a file or directory, the source or the sink.
     Local(Fault),
     /// The other side broke a rule.
     Violation(Violation),
-    /// The relay turned this side away.
+    /// The relay rejected this side, or failed.
     Relay(RelayFailure),
     /// The other side ended the transfer.
     Peer {
-        /// Why.
+        /// The reason.
         reason: CancelReason,
-        /// In the other side's words.
+        /// The other side's text.
         text: Untrusted,
     },
-    /// The verifier words were not confirmed here.
+    /// The user on this side did not confirm the verifier words.
     NotVerified,
-    /// This side cancelled it.
+    /// This side cancelled the transfer.
     Interrupted,
-    /// The runtime that drove it was shut down first, and the other side was not told. Also what a wait gets for
-    /// something that can't come any more, since everything is done.
+    /// The runtime was shut down before the transfer ended, and the other side was not notified. A call that waits
+    /// for something that can't happen any more, because the transfer is complete, returns this too.
     Stopped,
-    /// The machine of the transfer panicked: a bug. The other side was not told.
+    /// The transfer's state machine panicked: a bug. The other side was not notified.
     Panicked,
 }
 
-/// The network's part in a failure.
+/// Which part of the network caused a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
     /// No relay answered.
     #[error("no relay answered; check the network and the relay's address and port (UDP and TCP)")]
     NoRelay,
-    /// The proxy did not let us through.
+    /// The proxy did not connect.
     #[error("{0}; check the proxy's address and what it allows")]
     Proxy(#[source] ProxyFailure),
-    /// No relay was named, none runs inside this side, and none is looked for.
+    /// No relay is configured, none is embedded, and discovery is off.
     #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
     NoMeetingPlace,
-    /// The name of a relay has no address.
+    /// The relay's name has no address.
     #[error("the relay's name has no address; check its spelling and this machine's DNS")]
     NoAddress,
+    /// The name service did not answer while the relay's name was looked up.
+    #[error(
+        "the name service (DNS) does not answer; check this machine's network, or name the relay by its IP address"
+    )]
+    NoNameService,
     /// No sender with this code was found: at the relay, on this machine or on the LAN.
     #[error("no sender waits with this code; check the code, and that the sender still runs and uses the same relay")]
     NobodyWaits,
-    /// The sender is there, and another receiver has it.
+    /// The sender is connected to another receiver.
     #[error("another receiver used this code; ask the sender whether that was meant, and for a new code")]
     Taken,
-    /// No UDP socket.
+    /// No UDP socket could be opened.
     #[error("no network socket could be opened; check that this machine has a network, and its limit of open files")]
     NoSocket,
-    /// The connection ended in the transfer.
+    /// The connection was lost during the transfer.
     #[error("the connection was lost before the transfer was complete; begin again with a new code")]
     InTransfer,
-    /// The other side was there, and did not go on.
+    /// The other side stayed connected but stopped making progress.
     #[error("the other side is connected but stopped making progress; begin again with a new code")]
     Stalled,
-    /// Data was not to go over a relay, and there is no direct path.
+    /// Data may not use a relay, and no direct path was found.
     #[error(
         "no direct path to the other side was found, and no data may go over a relay; allow it, or open a UDP port"
     )]
     NoDirectPath,
-    /// All was sent, but no confirmation came.
-    #[error("everything was sent, but the receiver did not confirm it; ask there whether it arrived")]
+    /// Everything was sent, but no confirmation arrived: the receiver has everything and ended before it could confirm
+    /// it, or the receiver is gone.
+    #[error(
+        "everything was sent, but the receiver did not confirm it: it has everything, or is gone; \
+        ask there whether it arrived"
+    )]
     Unconfirmed,
 }
 
-/// What is wrong with a relay.
+/// Why a relay could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RelayFailure {
-    /// It turned this side away.
+    /// It rejected this side.
     Refused(RefusalReason),
-    /// Its certificate is not the one that is known or pinned.
+    /// Its certificate differs from the known or pinned one.
     CertificateChanged {
-        /// Which relay.
+        /// The relay.
         relay: RelayAddress,
-        /// What was expected and what came.
+        /// The expected certificate and the one that was shown.
         refused: CertificateRefused,
     },
-    /// It does not speak as a relay should.
+    /// It violates the relay protocol.
     Violation(Violation),
 }
 
@@ -149,7 +158,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The stable exit code.
+    /// The exit code. It is stable.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -164,7 +173,7 @@ impl Class {
         }
     }
 
-    /// The stable name.
+    /// The name. It is stable.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -181,8 +190,8 @@ impl Class {
 }
 
 impl Failure {
-    /// Its class. A source or a sink that gave up itself ([`FaultKind::Cancelled`]) interrupted the transfer, and the
-    /// other side is told just that.
+    /// The class of this failure. If a source or a sink cancelled the transfer ([`FaultKind::Cancelled`]), the class
+    /// is `Interrupted`, and the other side is notified of an interruption.
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
@@ -336,7 +345,7 @@ impl Display for RefusalReason {
     }
 }
 
-/// What the other side says about it, if anything.
+/// The other side's text as a suffix; empty if it sent none.
 fn words(text: &Untrusted) -> String {
     if text.as_raw().is_empty() { String::new() } else { format!("; its words: \"{}\"", text.escaped(SHOWN)) }
 }

@@ -1,7 +1,7 @@
-//! The two ends as an application holds them, the same for every runtime: a handle on a running driver.
+//! The handles through which an application controls a running transfer; they are the same for every runtime.
 //!
-//! Dropping a handle cancels its transfer, and the other side is told. Bound: [`ASIDE`] events are put aside
-//! while a call waits for another one.
+//! Dropping a handle cancels its transfer and notifies the other side. Bound: [`ASIDE`] events are kept while a call
+//! waits for another one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,41 +11,42 @@ use std::task::{Context, Poll, ready};
 use super::Peer;
 use super::answer::{Offer, StreamOffer};
 use super::command::Command;
-use super::event::{Event, Failure, Path, Progress, Summary};
+use super::event::{Event, Path, Progress, Summary};
+use super::failure::Failure;
 use crate::code::{Code, Link};
 use crate::drive::{Ending, Handle};
 use crate::misuse::Misuse;
 use crate::node::Node;
 use crate::wire::peer::DeclineReason;
 
-/// Events that are put aside; of more than these the oldest go.
+/// Events that are kept aside; beyond this number the oldest are dropped.
 const ASIDE: usize = 64;
 
-/// A transfer being sent.
+/// A running transfer on the sending side.
 #[derive(Debug)]
 pub struct Sender(Running);
 
-/// A transfer being received.
+/// A running transfer on the receiving side.
 #[derive(Debug)]
 pub struct Receiver(Running);
 
 macro_rules! both_ends {
     ($end:ident) => {
         impl $end {
-            /// Wraps the handle of a driver that runs such a [`Peer`]; the runtimes' crates call it.
+            /// Wraps the handle of a driver that runs a [`Peer`]; the runtime crates call this.
             #[must_use]
             pub const fn new(handle: Handle<Peer>) -> Self {
                 Self(Running::new(handle))
             }
 
-            /// The next event; `None` once the transfer is over and everything is closed. Exactly one [`Event::Done`]
-            /// or [`Event::Failed`] comes before. Cancel-safe.
+            /// The next event; `None` once the transfer has ended and everything is closed. Exactly one
+            /// [`Event::Done`] or [`Event::Failed`] is returned before that. Cancel-safe.
             pub async fn next_event(&mut self) -> Option<Event> {
                 std::future::poll_fn(|cx| self.0.poll_event(cx)).await
             }
 
-            /// Waits for the end and ignores everything else: an offer or verifier words that come meanwhile are
-            /// answered no. After the end it gives the same again. Cancel-safe.
+            /// Waits for the end and ignores other events: offers are declined and verifier words are rejected. After
+            /// the end it returns the same result again. Cancel-safe.
             ///
             /// # Errors
             /// Why the transfer failed.
@@ -58,15 +59,15 @@ macro_rules! both_ends {
                 }
             }
 
-            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer
-            /// that has an outcome of its own; otherwise the runtime was shut down, or there is a bug in tallow.
+            /// How the transfer's driver ended; `None` while it runs. [`Ending::Closed`] after a transfer that has an
+            /// outcome of its own; any other value means that the runtime was shut down, or that tallow has a bug.
             #[must_use]
             pub fn ending(&self) -> Option<Ending> {
                 self.0.handle.ending()
             }
 
-            /// As [`Self::outcome`], and waits until the other side was told and everything is closed; a process may
-            /// exit then. Cancel-safe.
+            /// Like [`Self::outcome`], but also waits until the other side was notified and everything is closed;
+            /// after that the process may exit. Cancel-safe.
             ///
             /// # Errors
             /// Why the transfer failed.
@@ -75,13 +76,13 @@ macro_rules! both_ends {
                 self.outcome().await
             }
 
-            /// How it ended, once [`Event::Done`] or [`Event::Failed`] was taken.
+            /// How the transfer ended, once the application took [`Event::Done`] or [`Event::Failed`].
             #[must_use]
             pub const fn ended(&self) -> Option<&Result<Summary, Failure>> {
                 self.0.outcome.as_ref()
             }
 
-            /// How far it is, also where no events are taken. `None`: nothing was offered yet.
+            /// The progress; available even if the application takes no events. `None`: nothing was offered yet.
             #[must_use]
             pub fn progress(&self) -> Option<Progress> {
                 let waiting = self.0.handle.last_event(|event| match event {
@@ -91,7 +92,8 @@ macro_rules! both_ends {
                 waiting.or(self.0.progress)
             }
 
-            /// Which way the bytes take, also where no events are taken. `None`: no way was found yet.
+            /// The path that the bytes take; available even if the application takes no events. `None`: no path was
+            /// found yet.
             #[must_use]
             pub fn path(&self) -> Option<Path> {
                 let waiting = self.0.handle.last_event(|event| match event {
@@ -101,12 +103,12 @@ macro_rules! both_ends {
                 waiting.or(self.0.path)
             }
 
-            /// Ends the transfer; the other side is told. Whether that came in time is what the end says:
-            /// [`Failure::Interrupted`] if it did, and [`Event::Done`] if everything was there already.
+            /// Cancels the transfer and notifies the other side. The last event shows whether the cancellation was in
+            /// time: [`Failure::Interrupted`] if it was, [`Event::Done`] if everything had been transferred already.
             ///
             /// # Errors
-            /// [`Misuse::Over`] once the transfer has ended: what [`Self::closed`] still waits for, it waits for no
-            /// longer than a second then. [`Misuse::Busy`].
+            /// [`Misuse::Over`] once the transfer has ended; [`Self::closed`] then waits at most one more second.
+            /// [`Misuse::Busy`] if the command queue is full.
             pub fn cancel(&self) -> Result<(), Misuse> {
                 self.0.cancel()
             }
@@ -126,18 +128,18 @@ both_ends!(Sender);
 both_ends!(Receiver);
 
 impl Sender {
-    /// Waits for the code that the receiver needs. Other events that come meanwhile are put aside for
-    /// [`Self::next_event`], but for verifier words, which are rejected. Later calls give the same code. Cancel-safe.
+    /// Waits for the code that the receiver needs. Other events are kept for [`Self::next_event`] meanwhile, except
+    /// for verifier words, which are rejected. Later calls return the same code. Cancel-safe.
     ///
     /// # Errors
-    /// The transfer ended before there was one.
+    /// The transfer ended before the code was known.
     pub async fn code(&mut self) -> Result<Code, Failure> {
         self.wait_for_code().await?;
         self.0.announced.as_ref().map(|announced| announced.code.clone()).ok_or(Failure::Stopped)
     }
 
-    /// As [`Self::code`], with the relay in it: a receiver that gets it needs nothing else. `None`: no address is known
-    /// by which another machine reaches the relay inside this process.
+    /// Like [`Self::code`], with the relay's address, so that the receiver needs nothing else. `None`: no address is
+    /// known at which another machine reaches the embedded relay.
     ///
     /// # Errors
     /// As [`Self::code`].
@@ -146,7 +148,7 @@ impl Sender {
         Ok(self.0.announced.as_ref().and_then(|announced| announced.link.clone()))
     }
 
-    /// As [`Self::code`]: where the relay inside this process listens.
+    /// Like [`Self::code`]: the addresses at which the embedded relay listens.
     ///
     /// # Errors
     /// As [`Self::code`].
@@ -165,17 +167,17 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Waits for an offer of files. Other events that come meanwhile are put aside for [`Self::next_event`], but for
-    /// what is answered no: verifier words and a stream. Cancel-safe.
+    /// Waits for an offer of files. Other events are kept for [`Self::next_event`] meanwhile, except that verifier
+    /// words are rejected and a stream is declined. Cancel-safe.
     ///
     /// # Errors
-    /// The transfer ended before anything was offered, or since something else was.
+    /// The transfer ended before an offer arrived, or after a stream was offered.
     pub async fn offer(&mut self) -> Result<Offer, Failure> {
         loop {
             match std::future::poll_fn(|cx| self.0.poll_driver(cx)).await {
                 Some(Event::Offer(offer)) => return Ok(offer),
                 Some(Event::StreamOffer(offer)) => {
-                    // That it is over already is what comes next.
+                    // The next event shows that the transfer has ended already.
                     let _ = offer.decline(DeclineReason::Person, "files are expected, and no stream");
                 }
                 event => self.0.put_aside(event)?,
@@ -183,8 +185,8 @@ impl Receiver {
         }
     }
 
-    /// Waits for a stream, or for an offer of one single file, which can be taken as one. As [`Self::offer`] in
-    /// everything else.
+    /// Waits for a stream, or for an offer of one single file, which can be received as a stream. Otherwise like
+    /// [`Self::offer`].
     ///
     /// # Errors
     /// As [`Self::offer`].
@@ -204,7 +206,7 @@ impl Receiver {
     }
 }
 
-/// What both ends are: a driver's handle, and what was seen to pass.
+/// The state that both ends share: the driver's handle, and what was seen of its events.
 #[derive(Debug)]
 struct Running {
     handle: Handle<Peer>,
@@ -212,11 +214,11 @@ struct Running {
     announced: Option<Announced>,
     progress: Option<Progress>,
     path: Option<Path>,
-    /// What came while a call waited for something else.
+    /// Events that arrived while a call waited for another one.
     aside: VecDeque<Event>,
 }
 
-/// What [`Event::Code`] said.
+/// The contents of [`Event::Code`].
 #[derive(Debug)]
 struct Announced {
     code: Code,
@@ -236,11 +238,11 @@ impl Running {
         }
     }
 
-    /// The driver's next event, noted and with the way for its answer.
+    /// The next event of the driver; it is recorded, and its answer value is connected to the driver.
     fn poll_driver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut event = loop {
             match ready!(self.handle.poll_event(cx)) {
-                // An answer, or the end of its value, came after the end of the transfer.
+                // An answer was sent, or its value dropped, after the end of the transfer.
                 Some(Event::Misuse(_)) if self.outcome.is_some() => {}
                 Some(event) => break event,
                 None if self.outcome.is_none() => {
@@ -270,16 +272,17 @@ impl Running {
     /// Keeps an event for later.
     ///
     /// # Errors
-    /// It was the end.
+    /// The event was the last one.
     fn put_aside(&mut self, event: Option<Event>) -> Result<(), Failure> {
         let ended = match (&event, &self.outcome) {
             (Some(Event::Failed(_)) | None, Some(Err(failure))) => Some(failure.clone()),
-            // Nothing can come any more, and nothing failed.
+            // No further event can arrive, and the transfer did not fail.
             (Some(Event::Done(_)) | None, _) => Some(Failure::Stopped),
             _ => None,
         };
         match event {
-            // Nothing of it could be answered from there without its being seen.
+            // The application could not see and answer these events if they were kept, so they are dropped, which
+            // answers no.
             None | Some(Event::Verifier { comparison: Some(_), .. } | Event::Offer(_) | Event::StreamOffer(_)) => {}
             Some(event) => {
                 if self.aside.back().is_some_and(|last| Peer::supersedes(&event, last)) {
@@ -297,7 +300,7 @@ impl Running {
     fn cancel(&self) -> Result<(), Misuse> {
         let ended = |event: &Event| event.is_terminal().then_some(());
         if self.outcome.is_some() || self.handle.last_event(ended).is_some() {
-            // A receiver that is done and stays for its sender's sake does so no longer.
+            // A receiver that is complete and waits only for its sender stops waiting.
             let _ = self.handle.command(Command::Cancel);
             return Err(Misuse::Over);
         }

@@ -1,17 +1,17 @@
-//! What was offered, and what this side's person had to say first: whether the verifier words were compared, and when
+//! What was offered, and the decisions of the user on this side: whether the verifier words were confirmed, and when
 //! the offer was accepted.
 //!
 //! ```text
 //! NotNeeded
 //! Pending ──the words are the same──► Given
 //! ```
-//! An offer that comes before the agreement is shown after it. No timers, no bounds.
+//! An offer that arrives before the confirmation is shown after it. No timers, no bounds.
 
 use super::event::Event;
 use crate::Instant;
 use crate::transfer::manifest::Totals;
 
-/// Whether this side's person must compare the verifier words first.
+/// Whether the user on this side must compare the verifier words first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agreement {
     NotNeeded,
@@ -19,40 +19,40 @@ enum Agreement {
     Given,
 }
 
-/// See the module's text.
+/// The state of the offer and of the verifier comparison on this side.
 pub(super) struct OfferState {
     agreement: Agreement,
-    /// An offer that came before this side's person agreed to the verifier words.
+    /// An offer that arrived before the user on this side confirmed the verifier words.
     unseen: Option<Event>,
     accepted_at: Option<Instant>,
-    /// What is offered, once it is known.
+    /// The size of the offer, once it is known.
     pub totals: Option<Totals>,
 }
 
 impl OfferState {
-    /// Nothing was offered. `verify`: this side's person is to compare the words.
+    /// No offer yet. `verify`: the user on this side has to compare the words.
     pub const fn new(verify: bool) -> Self {
         let agreement = if verify { Agreement::Pending } else { Agreement::NotNeeded };
         Self { agreement, unseen: None, accepted_at: None, totals: None }
     }
 
-    /// Whether this side's person compares the words, or did.
+    /// Whether the comparison on this side is required, confirmed already or not.
     pub const fn must_agree(&self) -> bool {
         !matches!(self.agreement, Agreement::NotNeeded)
     }
 
-    /// Whether the person has still to say something.
+    /// Whether the user has still to answer.
     pub const fn is_pending(&self) -> bool {
         matches!(self.agreement, Agreement::Pending)
     }
 
-    /// The person agreed. Returns the offer that waited for it.
+    /// The user confirmed the words. Returns the offer that waited for it.
     pub fn agree(&mut self) -> Option<Event> {
         self.agreement = Agreement::Given;
         self.unseen.take()
     }
 
-    /// What is offered, as an event: returned if it may be shown now.
+    /// Takes an offer as an event; returns it if it may be shown now.
     pub fn show(&mut self, offer: Event) -> Option<Event> {
         if self.is_pending() {
             self.unseen = Some(offer);

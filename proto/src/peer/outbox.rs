@@ -1,9 +1,9 @@
 //! The events of a peer for its application.
 //!
-//! It decides which progress is told, and that exactly one event ends a transfer: what comes after that one is dropped,
-//! but for why this side still waits.
-//! Timer: [`PROGRESS_EVERY`] between two reports of progress. Bounds: [`MAX_EVENTS`] events wait, beside one of each
-//! kind.
+//! It decides which progress is reported, and that exactly one event ends a transfer: later events are dropped,
+//! except for the reason why this side still waits.
+//! Timer: [`PROGRESS_EVERY`] between two progress events. Bounds: [`MAX_EVENTS`] events wait, in addition to one of
+//! each kind.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,26 +16,29 @@ use crate::node::Node;
 use crate::transfer::Progress;
 use crate::transfer::differences::Differences;
 use crate::transfer::manifest::Totals;
+use crate::wire::peer::Placement;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Events that may wait for the application, beside one of each kind; the transfer itself waits for none of them.
+/// Events that may wait for the application, in addition to one of each kind; the transfer does not wait for the
+/// application to take them.
 const MAX_EVENTS: usize = 64;
 
-/// See the module's text.
+/// The queue of events for the application.
 #[derive(Default)]
 pub(super) struct Outbox {
     events: VecDeque<Event>,
-    /// The terminal event is queued, or was taken.
+    /// The terminal event was queued, and may have been taken.
     ended: bool,
-    /// As it was reported last.
+    /// The progress that was reported last.
     progress: Progress,
     pace: Pace,
+    placement: Placement,
     next_progress: Option<Instant>,
 }
 
 impl Outbox {
-    /// Queues an event. After the terminal one only the reason why this side still waits is queued.
+    /// Queues an event. After the terminal event only [`Event::Waiting`] and [`Event::Reconnecting`] are queued.
     pub fn notify(&mut self, event: Event) {
         if self.ended && !matches!(event, Event::Waiting(WaitingFor::Peer) | Event::Reconnecting { .. }) {
             return;
@@ -50,7 +53,7 @@ impl Outbox {
             if matches!(event, Event::Progress(_)) {
                 return;
             }
-            // The latest of each kind is what an application that reads seldom needs.
+            // An application that reads rarely needs only the latest event of each kind.
             let kind = std::mem::discriminant(&event);
             let is_older = |waiting: &Event| event.is_repeatable() && std::mem::discriminant(waiting) == kind;
             if let Some(older) = self.events.iter().position(is_older) {
@@ -60,7 +63,7 @@ impl Outbox {
         self.events.push_back(event);
     }
 
-    /// Queues the terminal event. False: there was one already.
+    /// Queues the terminal event. Returns false if there was one already.
     pub fn end(&mut self, event: Event) -> bool {
         let first = !self.ended;
         self.notify(event);
@@ -68,12 +71,12 @@ impl Outbox {
         first
     }
 
-    /// Whether the terminal event is queued, or was taken.
+    /// Whether the terminal event was queued.
     pub const fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Reports progress, if it changed and the last report is old enough.
+    /// Reports the progress if it changed and the last report is old enough.
     pub fn notify_progress(&mut self, now: Instant, progress: Progress) {
         if progress != self.progress && self.next_progress.is_none() && !self.ended {
             self.progress = progress;
@@ -83,7 +86,7 @@ impl Outbox {
         }
     }
 
-    /// Reports the last progress before the end, however old the last report is.
+    /// Reports the progress immediately before the end, however recent the last report is.
     pub fn notify_last_progress(&mut self, now: Instant, progress: Progress) {
         if progress != self.progress && progress.total > 0 {
             self.progress = progress;
@@ -98,22 +101,28 @@ impl Outbox {
         self.notify(Event::Accepted);
     }
 
-    /// What is stored from an earlier try is hashed again.
+    /// Stored chunks of an earlier attempt are hashed again.
     pub fn notify_resuming(&mut self) {
         self.pace.handle_resuming();
         self.notify(Event::Resuming);
     }
 
-    /// So much is there from an earlier try.
+    /// This many bytes are stored from an earlier attempt.
     pub fn notify_resumed(&mut self, bytes: u64) {
         self.pace.handle_resumed(bytes);
         self.notify(Event::Resumed { bytes });
     }
 
-    /// The good end.
+    /// Stores how the receiver has placed the entries, for [`Event::Done`].
+    pub const fn note_placement(&mut self, placement: Placement) {
+        self.placement = placement;
+    }
+
+    /// Queues [`Event::Done`].
     pub fn end_well(&mut self, totals: Totals, differences: Differences, duration: Duration, root: [u8; 32]) {
         let resumed = self.pace.resumed().min(totals.bytes);
-        self.end(Event::Done(Summary { totals, differences, resumed, duration, root }));
+        let placement = self.placement;
+        self.end(Event::Done(Summary { totals, differences, resumed, duration, root, placement }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

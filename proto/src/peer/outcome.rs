@@ -1,4 +1,5 @@
-//! How a transfer goes on and ends: what the person said of it, what its machine reports, and the one terminal event.
+//! How a transfer proceeds and ends: the user's decisions, the events of the transfer machine, and the one terminal
+//! event.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::wire::peer::CancelReason;
 use crate::wire::relay::Role;
 
 impl Peer {
-    /// The sender's offer leaves once its person agreed.
+    /// Sends the sender's offer, once its user confirmed the verifier words.
     pub(super) fn begin(&mut self, now: Instant) {
         if !self.offer.is_pending()
             && self.connection.was_keyed()
@@ -25,7 +26,7 @@ impl Peer {
         }
     }
 
-    /// With `--verify` the offer is shown once the person agreed to the words.
+    /// Shows the offer; with `--verify` only after the user confirmed the words.
     pub(super) fn show_offer(&mut self, offer: Event) {
         if let Some(offer) = self.offer.show(offer) {
             self.outbox.notify(offer);
@@ -37,7 +38,7 @@ impl Peer {
         self.outbox.notify_accepted(now);
     }
 
-    /// The person compared the verifier words.
+    /// The user compared the verifier words.
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
         if !self.offer.is_pending() || self.outbox.has_ended() || !self.connection.was_keyed() {
             return Err(Misuse::NothingToAgree);
@@ -56,9 +57,9 @@ impl Peer {
         Ok(())
     }
 
-    /// The person interrupts the transfer. While everything is put in place, only the disk decides, and it won't take
-    /// long; after that only the other side's farewell is missing, which is waited for a little longer. Else the
-    /// transfer fails.
+    /// The user cancels the transfer. While the received files are moved to their destination, only the result of the
+    /// disk operations decides, which takes a short time. After that only the other side's farewell is missing, and
+    /// this side waits for it briefly. In any other state the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.transfer.cancel(now, CancelReason::Interrupted, "");
         if self.outbox.has_ended() {
@@ -69,7 +70,7 @@ impl Peer {
         }
     }
 
-    /// The other side, or a machine in between, broke a rule: nothing that follows can be trusted.
+    /// The other side, or a machine between the two, violated the protocol: nothing that follows can be trusted.
     pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
         if !self.transfer.is_finishing() {
             self.transfer.cancel(now, CancelReason::Violation, "");
@@ -77,7 +78,7 @@ impl Peer {
         self.fail(now, Failure::Violation(violation));
     }
 
-    /// There is no way for the data. The other side is told, or it would wait for it.
+    /// No path may carry the data. The other side is notified, because it would wait otherwise.
     pub(super) fn find_no_path(&mut self, now: Instant) {
         self.transfer.cancel(
             now,
@@ -87,11 +88,11 @@ impl Peer {
         self.fail(now, Failure::Lost(Lost::NoDirectPath));
     }
 
-    /// The transfer ended, one way or the other.
+    /// The transfer machine reported its outcome.
     pub(super) fn over(&mut self, now: Instant, outcome: Outcome) {
         let failure = match outcome {
             Outcome::Complete { root } => return self.complete(now, root),
-            // These follow from what this side said or found itself; the failure was reported then.
+            // This side caused these outcomes itself and reported the failure then.
             Outcome::Cancelled(_) | Outcome::Lost => return,
             Outcome::Declined { reason, text } => Failure::Declined { reason, text },
             Outcome::Refused(refused) => Failure::Refused(refused),
@@ -107,26 +108,26 @@ impl Peer {
         let duration = self.offer.accepted_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let progress = self.transfer.progress();
         self.outbox.notify_last_progress(now, progress);
-        // The length of a stream was not known before.
+        // The length of a stream is known only now.
         let totals = self.offer.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
         self.outbox.end_well(totals, self.transfer.differences().clone(), duration, root);
         match self.role {
             Role::Sender => self.leave(now, close::DONE),
-            // The sender's farewell says that it knows.
+            // The receiver waits for the sender's farewell, which shows that the sender has the confirmation.
             Role::Receiver => {}
         }
     }
 
-    /// The one bad end: reports it, and sends the other side what the transfer has to say.
+    /// Reports the failure, and sends the final messages of the transfer to the other side.
     pub(super) fn fail(&mut self, now: Instant, failure: Failure) {
-        // While everything is put in place, the outcome is what the disk says; it is reported then.
+        // While the received files are moved to their destination, the disk decides the outcome; it is reported then.
         if self.transfer.is_finishing() || self.outbox.end(Event::Failed(failure)) {
             self.transfer.abandon(now);
         }
         self.leave(now, close::ENDED);
     }
 
-    /// What is queued goes out, then the links are closed.
+    /// Sends what is queued, then closes the links.
     pub(super) fn leave(&mut self, now: Instant, code: u32) {
         self.rendezvous.close(now, &mut self.net);
         let control = self.connection.session().and_then(|session| session.control());

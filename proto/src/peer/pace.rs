@@ -1,6 +1,6 @@
-//! How fast a transfer goes: what of its progress is new, since when, and at what rate over the last seconds.
+//! The rate of a transfer: how much is new, since when, and how fast over the last seconds.
 //!
-//! Bound: [`SAMPLES`] samples. No timers: it is asked whenever progress is told.
+//! Bound: [`SAMPLES`] samples. No timers: it is computed whenever progress is reported.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use std::time::Duration;
 use super::event::Progress;
 use crate::{Instant, transfer};
 
-/// The rate is that of so long.
+/// The rate is averaged over this time.
 const WINDOW: Duration = Duration::from_secs(3);
-/// A rate over less than this says nothing.
+/// A rate over a shorter time is meaningless.
 const LEAST: Duration = Duration::from_millis(200);
-/// Samples that are kept, of a window that has one every tenth of a second.
+/// How many samples are kept; one is taken every tenth of a second.
 const SAMPLES: usize = 32;
 
-/// See the module's text.
+/// Measures the rate of a transfer.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     started: Option<Instant>,
-    /// What was stored before is looked at: nothing of it was moved now.
+    /// Stored chunks are being hashed again: nothing was transferred for them now.
     is_resuming: bool,
     resumed: u64,
-    /// Bytes that were moved by then, the oldest first.
+    /// Bytes transferred at each instant, the oldest first.
     samples: VecDeque<(Instant, u64)>,
 }
 
@@ -32,23 +32,23 @@ impl Pace {
         self.started.get_or_insert(now);
     }
 
-    /// What is stored from an earlier try is hashed again.
+    /// Stored chunks of an earlier attempt are hashed again.
     pub(super) const fn handle_resuming(&mut self) {
         self.is_resuming = true;
     }
 
-    /// So much of it counts.
+    /// This many bytes were confirmed as stored from an earlier attempt.
     pub(super) const fn handle_resumed(&mut self, bytes: u64) {
         self.is_resuming = false;
         self.resumed = bytes;
     }
 
-    /// Bytes that were there before.
+    /// Bytes that were stored before this transfer.
     pub(super) const fn resumed(&self) -> u64 {
         self.resumed
     }
 
-    /// Progress with what it means.
+    /// The progress with rate and elapsed time.
     pub(super) fn measure(&mut self, now: Instant, progress: transfer::Progress) -> Progress {
         let transfer::Progress { bytes, total } = progress;
         if self.is_resuming {
@@ -95,7 +95,7 @@ mod tests {
             let progress = told(&mut pace, step * 100, step * 100_000);
             assert_eq!(progress.rate.filter(|_| step > 3).unwrap_or(1_000_000), 1_000_000, "{step}");
         }
-        // It stands still, and a few seconds later nothing of the rate before is left.
+        // No progress for a few seconds: the earlier rate no longer counts.
         for step in 101..=140_u64 {
             told(&mut pace, step * 100, 10_000_000);
         }

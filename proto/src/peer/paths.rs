@@ -1,17 +1,18 @@
-//! The links of a session: which there are, which one carries control and chunks, and what follows when one is lost.
+//! The links of a session: which links exist, which of them is active (used for control messages and chunks), and
+//! what follows when one is lost.
 //!
 //! ```text
 //! Down ──start──► Up(links) ──the last link is lost──► Down
 //!                     └──close──► Closing(links) ──all is sent, or the deadline──► Down
 //! ```
-//! A session begins on the link of its handshake, its first relay path, which stays as a fallback. Direct links are
-//! looked for beside it (`direct`); the sender selects one (`selection`), and from then on it is active. The relay path
-//! is replaced when it is lost (`relay_path`). After a change of the network a link has to show that it still works
-//! (`probe`).
+//! A session begins on the link of its handshake: its first relay path, which stays as a fallback. The search for
+//! direct links runs in parallel (`direct`); the sender selects one (`selection`), and that link is active from then
+//! on. A relay path that is lost is replaced (`relay_path`). After a network change, a link has to show that it still
+//! works (`probe`).
 //!
-//! It is given network events, the session's events about links and the control messages about paths, together with the
-//! connections. What follows for others is queued as [`Output`]s, in order, and nothing else depends on when they are
-//! carried out. It knows neither session nor transfer.
+//! Its inputs are network events, the session's events about links, and the control messages about paths, together
+//! with the connections. Effects for other parts are queued as [`Output`]s, in order; this module does not depend on
+//! when they are applied. It has access to neither session nor transfer.
 //!
 //! | file | part |
 //! |---|---|
@@ -43,7 +44,7 @@ use std::time::Duration;
 use super::close;
 use super::config::DirectPath;
 use super::event::{Event, Path, PathKind};
-use super::net::{self, ConnectionId, DIRECT_V4, DIRECT_V6, Net};
+use super::network::{self, ConnectionId, DIRECT_V4, DIRECT_V6, Network};
 use super::peer_link::PeerLink;
 use super::rendezvous::Via;
 use crate::Instant;
@@ -63,48 +64,49 @@ use relay_path::RelayPath;
 
 pub(super) use relay_path::{Waiting, is_handshake};
 
-/// What follows for others.
+/// Effects for other parts of the peer.
 #[derive(Debug)]
 pub(super) enum Output {
-    /// The session has another link.
+    /// Add this link to the session.
     LinkUp { link: LinkId, streams: u8, origin: Origin },
     /// The first record on a new link.
     Record(LinkId, Frame),
-    /// The session lost a link.
+    /// Remove this link from the session.
     LinkDown(LinkId),
-    /// Both sides know that a link is lost: the chunks that were in flight on it are sent again.
+    /// Both sides know that a link is lost: send its unacknowledged chunks again.
     Resend(LinkId),
-    /// The first link is up, and what is to be said of it was said: the transfer goes on.
+    /// The first link is up, and its `LinkUp` was queued before: the transfer continues.
     Started,
-    /// The session moves to this link, if it can.
+    /// Move the session's control messages to this link, if possible.
     UseForControl(LinkId),
     /// An event for the application.
     Event(Event),
-    /// The other side broke a rule.
+    /// The other side violated the protocol.
     Violation(Violation),
-    /// Data may not go over a relay, and there is no direct path.
+    /// Data may not use a relay, and there is no direct path.
     NoDirectPath,
-    /// The other side is to be met for another relay path.
+    /// Search for the other side to replace the relay path, while a direct link is active.
     LookBeside,
-    /// An attempt to get one came to nothing: once more after a pause.
+    /// An attempt to replace the relay path failed: try again after a pause.
     LookLater,
-    /// No link is left of those named. One that came since may be of use.
+    /// The session lost its last links. `waiting`: a link that was accepted meanwhile and may be used for a
+    /// reconnect.
     NoneLeft { lost: Vec<LinkId>, waiting: Option<Box<Waiting>> },
-    /// A link is gone while the farewell goes out.
+    /// A link was lost while the farewell was being sent.
     FarewellLinkLost { link: LinkId, was_active: bool },
-    /// The farewell is out.
+    /// The farewell was sent.
     Closed,
 }
 
-/// Whether there are links, and what for.
+/// Whether there are links, and for which purpose.
 enum State {
     Down,
     Up(Links),
-    /// Only the farewell is sent; with this code the links are closed.
+    /// Only the farewell is sent; then the links are closed with this code.
     Closing(Links, u32),
 }
 
-/// See the module's text.
+/// The links of a session; see the module documentation.
 pub(super) struct Paths {
     role: Role,
     state: State,
@@ -112,9 +114,9 @@ pub(super) struct Paths {
     relay: RelayPath,
     direct: Direct,
     probe: Option<PathProbe>,
-    /// How long to wait for another direct path, where nothing may go over a relay.
+    /// How long to wait for another direct path if data may not use a relay.
     patience: Option<Duration>,
-    /// A chunk that waits for a place on a stream.
+    /// A prepared chunk that waits for room on a stream.
     pub held: Option<(u64, Prepared)>,
     /// Streams on which records may have arrived.
     readable: VecDeque<(LinkId, Stream)>,
@@ -122,14 +124,14 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Asks for the sockets of the direct path, if that is looked for.
+    /// Requests the sockets of the direct path, if one is searched for.
     pub fn new(
         now: Instant,
         role: Role,
         options: Option<&DirectPath>,
         patience: Option<Duration>,
         seed: &Seed,
-        net: &mut Net,
+        net: &mut Network,
     ) -> Self {
         Self {
             role,
@@ -145,12 +147,12 @@ impl Paths {
         }
     }
 
-    /// The handshake on this link is done. `theirs`: what the other side said of itself; `may_negotiate`: addresses may
-    /// be sent.
+    /// The handshake on this link is complete. `theirs`: the features of the other side; `may_negotiate`: addresses
+    /// may be sent.
     pub fn start(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         mut link: PeerLink,
         via: &Via,
         theirs: Features,
@@ -174,7 +176,7 @@ impl Paths {
         LinkId(self.last_id)
     }
 
-    /// The name of the link on a connection.
+    /// The id of the link on a connection.
     pub fn id_on(&mut self, conn: ConnectionId) -> Option<LinkId> {
         match &mut self.state {
             State::Up(links) => links.on(conn).map(|link| link.id()),
@@ -183,7 +185,7 @@ impl Paths {
     }
 
     /// An event of a connection.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Network, conn: ConnectionId, event: &network::Event) {
         if self.is_pending(conn) {
             return self.handle_pending(now, net, conn, event);
         }
@@ -192,20 +194,20 @@ impl Paths {
                 let Some(link) = links.on(conn) else { return self.handle_opening(now, net, conn, event) };
                 let (id, main) = (link.id(), link.main());
                 match event {
-                    net::Event::Opened(stream, Direction::Uni) => {
+                    network::Event::Opened(stream, Direction::Uni) => {
                         link.handle_opened(*stream);
                         self.readable.push_back((id, *stream));
                     }
-                    net::Event::Readable(stream) if *stream != main => self.readable.push_back((id, *stream)),
-                    net::Event::Closed(_) => self.lose(now, net, id),
-                    net::Event::Opened(..)
-                    | net::Event::Readable(_)
-                    | net::Event::Writable(_)
-                    | net::Event::Finished(_)
-                    | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. }
-                    | net::Event::Available(_)
-                    | net::Event::Stopped(..) => {}
+                    network::Event::Readable(stream) if *stream != main => self.readable.push_back((id, *stream)),
+                    network::Event::Closed(_) => self.lose(now, net, id),
+                    network::Event::Opened(..)
+                    | network::Event::Readable(_)
+                    | network::Event::Writable(_)
+                    | network::Event::Finished(_)
+                    | network::Event::Connected { .. }
+                    | network::Event::Restarted { .. }
+                    | network::Event::Available(_)
+                    | network::Event::Stopped(..) => {}
                 }
             }
             State::Closing(links, code) => {
@@ -213,29 +215,29 @@ impl Paths {
                 let Some(link) = links.on(conn) else { return };
                 let (id, main, was_active) = (link.id(), link.main(), link.id() == links.active_id());
                 match event {
-                    net::Event::Finished(stream) if *stream == main && was_active => self.end(now, net, "done"),
-                    net::Event::Closed(_) => {
+                    network::Event::Finished(stream) if *stream == main && was_active => self.end(now, net, "done"),
+                    network::Event::Closed(_) => {
                         if let Some(link) = links.remove(id) {
                             link.peer.close(now, net, code, "done");
                         }
                         self.out.push_back(Output::FarewellLinkLost { link: id, was_active });
                     }
-                    net::Event::Finished(_)
-                    | net::Event::Opened(..)
-                    | net::Event::Readable(_)
-                    | net::Event::Writable(_)
-                    | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. }
-                    | net::Event::Available(_)
-                    | net::Event::Stopped(..) => {}
+                    network::Event::Finished(_)
+                    | network::Event::Opened(..)
+                    | network::Event::Readable(_)
+                    | network::Event::Writable(_)
+                    | network::Event::Connected { .. }
+                    | network::Event::Restarted { .. }
+                    | network::Event::Available(_)
+                    | network::Event::Stopped(..) => {}
                 }
             }
             State::Down => self.handle_opening(now, net, conn, event),
         }
     }
 
-    /// Links whose first stream has ended are lost, now that all that came on it is judged.
-    pub fn lose_ended(&mut self, now: Instant, net: &mut Net) {
+    /// Links whose first stream has ended are lost, once everything that arrived on that stream was processed.
+    pub fn lose_ended(&mut self, now: Instant, net: &mut Network) {
         let State::Up(links) = &self.state else { return };
         let ended: Vec<LinkId> = links.iter().filter(|link| link.peer.has_ended()).map(|link| link.peer.id()).collect();
         for id in ended {
@@ -243,7 +245,7 @@ impl Paths {
         }
     }
 
-    /// The name of the link that carries control and chunks.
+    /// The id of the active link.
     pub const fn active_id(&self) -> Option<LinkId> {
         match &self.state {
             State::Up(links) | State::Closing(links, _) => Some(links.active_id()),
@@ -251,7 +253,7 @@ impl Paths {
         }
     }
 
-    /// A link by its place in the list.
+    /// A link by its index in the list.
     pub fn link_at(&mut self, index: usize) -> Option<&mut PeerLink> {
         match &mut self.state {
             State::Up(links) => links.at(index),
@@ -259,7 +261,7 @@ impl Paths {
         }
     }
 
-    /// A link by its name.
+    /// A link by its id.
     pub fn link(&mut self, id: LinkId) -> Option<&mut PeerLink> {
         match &mut self.state {
             State::Up(links) => links.get(id).map(|link| &mut link.peer),
@@ -267,7 +269,7 @@ impl Paths {
         }
     }
 
-    /// All links, those that only take a farewell with them.
+    /// All links, including those that are kept only for the farewell.
     pub fn links_mut(&mut self) -> impl Iterator<Item = &mut PeerLink> {
         match &mut self.state {
             State::Up(links) | State::Closing(links, _) => Some(links.iter_mut()),
@@ -277,8 +279,8 @@ impl Paths {
         .flatten()
     }
 
-    /// Where the next chunk goes: a stream of the active link that has room.
-    pub fn place_for_chunk(&mut self, now: Instant, net: &mut Net) -> Option<(LinkId, StreamNo)> {
+    /// The place for the next chunk: a stream of the active link that has room.
+    pub fn place_for_chunk(&mut self, now: Instant, net: &mut Network) -> Option<(LinkId, StreamNo)> {
         let State::Up(links) = &mut self.state else { return None };
         let link = &mut links.active()?.peer;
         link.flush(now, net);
@@ -286,7 +288,7 @@ impl Paths {
         Some((link.id(), stream))
     }
 
-    /// A chunk was sealed for the place that [`Self::place_for_chunk`] named.
+    /// Queues a chunk that was sealed for the place that [`Self::place_for_chunk`] returned.
     pub fn queue_chunk(&mut self, id: LinkId, stream: StreamNo, frame: bytes::Bytes, len: usize) {
         let State::Up(links) = &mut self.state else { return };
         let Some(link) = links.get(id) else { return };
@@ -302,8 +304,8 @@ impl Paths {
         self.readable.pop_front()
     }
 
-    /// A link of the session is gone.
-    pub fn lose(&mut self, now: Instant, net: &mut Net, id: LinkId) {
+    /// A link of the session is lost.
+    pub fn lose(&mut self, now: Instant, net: &mut Network, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
         let Some(link) = links.remove(id) else { return };
         link.peer.close(now, net, close::ENDED, "lost");
@@ -323,8 +325,8 @@ impl Paths {
         }
     }
 
-    /// The last link is lost to another one, which begins with a handshake.
-    fn replace(&mut self, now: Instant, net: &mut Net, id: LinkId, waiting: Waiting) {
+    /// The last link is lost, and another link replaces it, which begins with a handshake.
+    fn replace(&mut self, now: Instant, net: &mut Network, id: LinkId, waiting: Waiting) {
         let State::Up(links) = &mut self.state else { return };
         if let Some(link) = links.remove(id) {
             link.peer.close(now, net, close::ENDED, "lost");
@@ -333,8 +335,8 @@ impl Paths {
         self.go_down(now, net, vec![id], Some(waiting));
     }
 
-    /// All links are lost to another one, which begins with a handshake.
-    fn lose_all(&mut self, now: Instant, net: &mut Net, waiting: Waiting) {
+    /// All links are lost, and another link replaces them, which begins with a handshake.
+    fn lose_all(&mut self, now: Instant, net: &mut Network, waiting: Waiting) {
         let State::Up(links) = &self.state else { return };
         let lost: Vec<LinkId> = links.iter().map(|link| link.peer.id()).collect();
         for link in links.iter() {
@@ -344,7 +346,7 @@ impl Paths {
         self.go_down(now, net, lost, Some(waiting));
     }
 
-    fn go_down(&mut self, now: Instant, net: &mut Net, lost: Vec<LinkId>, replacement: Option<Waiting>) {
+    fn go_down(&mut self, now: Instant, net: &mut Network, lost: Vec<LinkId>, replacement: Option<Waiting>) {
         self.state = State::Down;
         self.held = None;
         self.stop_direct(now, net);
@@ -352,13 +354,14 @@ impl Paths {
         self.out.push_back(Output::NoneLeft { lost, waiting });
     }
 
-    /// The transfer is over: what is queued goes out over the link that carries control, then all links are closed.
-    pub fn close(&mut self, now: Instant, net: &mut Net, control: Option<LinkId>, code: u32) {
+    /// The transfer has ended: sends what is queued over the link that is used for control, then closes all links.
+    pub fn close(&mut self, now: Instant, net: &mut Network, control: Option<LinkId>, code: u32) {
         self.forget_pending(now, net);
         self.held = None;
         self.state = match std::mem::replace(&mut self.state, State::Down) {
             State::Up(mut links) => {
-                // The last words go where control goes, even before the session has reported that this is another link.
+                // The farewell uses the same link as control, even if the session has not yet reported that control
+                // has moved.
                 if let Some(control) = control {
                     links.set_active(control);
                 }
@@ -368,9 +371,10 @@ impl Paths {
         };
     }
 
-    /// A link is gone while the last words go out. If it carried them, and the other side is not known to have them,
-    /// they go out over the one that carries control now (`next`). False: the farewell is over.
-    pub fn go_on_closing(&mut self, now: Instant, net: &mut Net, was_active: bool, next: Option<LinkId>) -> bool {
+    /// A link was lost while the farewell was being sent. If the farewell used this link, and it is not known whether
+    /// the other side received it, it is sent over the link that is used for control now (`next`). Returns false if
+    /// the farewell is over.
+    pub fn go_on_closing(&mut self, now: Instant, net: &mut Network, was_active: bool, next: Option<LinkId>) -> bool {
         let State::Closing(links, _) = &mut self.state else { return false };
         let goes_on = !links.is_empty() && (!was_active || next.is_some_and(|next| links.set_active(next)));
         if !goes_on {
@@ -379,15 +383,15 @@ impl Paths {
         goes_on
     }
 
-    /// Closes what is left, whatever is queued.
-    pub fn end(&mut self, now: Instant, net: &mut Net, reason: &'static str) {
+    /// Closes all remaining links, without sending what is queued.
+    pub fn end(&mut self, now: Instant, net: &mut Network, reason: &'static str) {
         if let State::Closing(links, code) = std::mem::replace(&mut self.state, State::Down) {
             links.iter().for_each(|link| link.peer.close(now, net, code, reason));
             self.out.push_back(Output::Closed);
         }
     }
 
-    /// Where data goes: over the active link, unless that is a relay's and nothing may go over one.
+    /// Whether chunks may be sent now: not if the active link uses a relay and data may not.
     pub fn may_send_chunks(&self) -> bool {
         match &self.state {
             State::Up(links) => !self.must_be_direct() || links.direct(links.active_id()).is_some(),
@@ -395,12 +399,12 @@ impl Paths {
         }
     }
 
-    /// Whether data has to wait for a direct path: the relay path is a relay's, and nothing is to go over one.
+    /// Whether data has to wait for a direct path: the relay path uses a relay, and data may not.
     fn must_be_direct(&self) -> bool {
         self.relay.kind() == PathKind::Relay && self.direct.only
     }
 
-    /// The next thing that follows for others.
+    /// The next effect for another part.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
@@ -419,21 +423,21 @@ impl Paths {
         .min()
     }
 
-    /// Deadlines may have come. A spurious call is a no-op. `in_flight`: bytes that are sealed for a link and not
-    /// acknowledged.
-    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net, in_flight: impl Fn(LinkId) -> u64) {
+    /// A deadline may have passed. A spurious call is a no-op. `in_flight`: bytes that were sealed for a link and are
+    /// not acknowledged.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Network, in_flight: impl Fn(LinkId) -> u64) {
         self.judge_probe(now, net);
         self.handle_direct_timeout(now, net, in_flight);
         self.handle_relay_path_timeout(now, net);
     }
 
-    /// The default gateways, as far as the runtime knows them.
+    /// The runtime reports the default gateways that it knows.
     pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
         self.direct.handle_gateways(now, gateways);
     }
 
-    /// A datagram that is not QUIC's, on a socket of the direct path or of the port mapping; false: it is another
-    /// part's.
+    /// A datagram of another protocol than QUIC, on a socket of the direct path or of the port mapping. Returns false
+    /// if it belongs to another part.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: &[u8]) -> bool {
         if arrival.socket == portmap::SOCKET {
             if let Some(portmap) = self.direct.portmap() {
@@ -444,13 +448,13 @@ impl Paths {
         self.direct.takes(now, arrival, data)
     }
 
-    /// A socket was bound, or could not be; false: it is another part's.
+    /// A socket was bound, or could not be bound. Returns false if it belongs to another part.
     pub fn handle_bound(
         &mut self,
         now: Instant,
         socket: SocketId,
         result: Result<SocketAddr, io::ErrorKind>,
-        net: &mut Net,
+        net: &mut Network,
     ) -> bool {
         match (socket, self.direct.portmap()) {
             (DIRECT_V4 | DIRECT_V6, _) => self.direct.handle_bound(now, socket, result, net),
@@ -461,17 +465,17 @@ impl Paths {
         true
     }
 
-    /// The listener for the other peer is there, or can't be.
-    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
+    /// The listener for the other peer was opened, or could not be opened.
+    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Network) {
         self.direct.handle_listening(now, result, net);
     }
 
-    /// The addresses of a STUN server that the person named.
+    /// The addresses of a STUN server that the user configured.
     pub fn handle_stun_server(&mut self, addresses: &[SocketAddr]) {
         self.direct.handle_stun_server(addresses);
     }
 
-    /// The machine was asleep: what gateways promised may be forgotten.
+    /// The machine was suspended: gateways may have lost their mappings.
     pub fn handle_slept(&mut self, now: Instant) {
         if let Some(portmap) = self.direct.portmap() {
             portmap.handle_slept(now);
@@ -483,12 +487,12 @@ impl Paths {
         self.direct.portmap().filter(|_| tcp >= portmap::FIRST_TCP)
     }
 
-    /// The same, for its output.
+    /// The port mapping, for output only.
     pub fn output_of_portmap(&self, tcp: TcpId) -> Option<&PortMap> {
         self.direct.gateway().filter(|_| tcp >= portmap::FIRST_TCP)
     }
 
-    /// Whether no port mapping is left to be taken back.
+    /// Whether all port mappings were removed at the gateway.
     pub fn is_released(&self) -> bool {
         self.direct.is_released()
     }
@@ -502,7 +506,7 @@ impl Paths {
         Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
     }
 
-    /// What is to be said next of paths, if the session has room for it.
+    /// The next control message about paths, if the session has room for it.
     #[must_use]
     pub fn poll_control(&mut self) -> Option<Control> {
         self.direct.poll_control()

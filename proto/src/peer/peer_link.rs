@@ -1,19 +1,18 @@
-//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for
-//! control, and the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks
-//! share it, one at a time.
+//! A link between two peers: one connection to a relay (or to the peer itself), its first stream for control
+//! messages, and unidirectional streams for chunks. If the connection has only the one stream, chunks share it, one
+//! at a time.
 //!
-//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and
-//! keeps at most one record waiting per stream, so that a record gets its number no earlier than its place. A stream is
-//! read up to its next whole frame, whenever somebody asks for that, so what waits here of a link that nobody asks is
-//! nothing; of all streams together it is bounded by the receiver's credit, and a sender that goes beyond it breaks a
-//! rule.
+//! It decides which stream takes the next chunk (the first on which nothing waits; a new one only when data waits on
+//! all). At most one record waits on each stream, so a record gets its number only when it has a place. A stream is
+//! read up to its next complete frame, and only on request, so a link that is not read buffers nothing here. The sum
+//! over all streams is bounded by the receiver's credit; a sender that exceeds it violates the protocol.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use super::event::PathTransport;
-use super::net::{ConnectionId, Net};
+use super::network::{ConnectionId, Network};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::{Read, Write};
@@ -22,27 +21,27 @@ use crate::transfer::CREDIT;
 use crate::wire::Violation;
 use crate::wire::{Caps, Decoder, Frame};
 
-/// Frames that may wait for the first stream.
+/// Frames that may wait for room on the first stream.
 const CONTROL_WAITING: usize = 4;
-/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not
-/// one.
+/// Bytes of incomplete records that all streams together may hold: the credit, and on each stream one record that is
+/// not a chunk.
 const ASSEMBLY: usize = CREDIT as usize + (1 << 20);
 
-/// A stream of ours that carries chunks.
+/// A stream of this side for chunks.
 #[derive(Debug)]
 struct Outgoing {
     stream: Stream,
     waiting: Option<Bytes>,
 }
 
-/// A stream of the other side.
+/// A stream that the other side opened.
 #[derive(Debug)]
 struct Incoming {
     number: StreamNo,
     decoder: Decoder,
 }
 
-/// See the module's text.
+/// A link between two peers; see the module documentation.
 #[derive(Debug)]
 pub struct PeerLink {
     id: LinkId,
@@ -53,10 +52,10 @@ pub struct PeerLink {
     control: VecDeque<Bytes>,
     max_streams: u8,
     outgoing: Vec<Outgoing>,
-    /// The first of them that waited for room.
+    /// The index of the stream that has waited longest for room.
     turn: usize,
     incoming: BTreeMap<Stream, Incoming>,
-    /// Streams that opened before the session was keyed.
+    /// Streams that the other side opened before the session was keyed.
     early: Vec<Stream>,
     keyed: bool,
     finished: bool,
@@ -64,7 +63,7 @@ pub struct PeerLink {
 }
 
 impl PeerLink {
-    /// The link after its pairing: `decoder` holds what the other peer said already.
+    /// Creates the link after its pairing: `decoder` holds what was received from the other peer already.
     #[must_use]
     pub fn new(conn: ConnectionId, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
@@ -85,7 +84,7 @@ impl PeerLink {
         }
     }
 
-    /// What it runs over.
+    /// The transport of the connection.
     #[must_use]
     pub const fn transport(&self) -> PathTransport {
         self.transport
@@ -103,19 +102,19 @@ impl PeerLink {
         self.main
     }
 
-    /// How many streams beside the first each side may open.
+    /// How many streams besides the first each side may open.
     #[must_use]
     pub const fn max_streams(&self) -> u8 {
         self.max_streams
     }
 
-    /// Its name in the session, once that is keyed.
+    /// The link's id in the session, once that is keyed.
     #[must_use]
     pub const fn id(&self) -> LinkId {
         self.id
     }
 
-    /// The handshake is over: records follow, on all streams.
+    /// The handshake is complete: records follow, on all streams.
     pub fn set_keyed(&mut self, id: LinkId) -> Vec<Stream> {
         (self.id, self.keyed) = (id, true);
         self.decoder.set_caps(Caps::Records);
@@ -128,7 +127,7 @@ impl PeerLink {
 
     /// The other side opened a stream.
     ///
-    /// More of them than were agreed on are refused by the transport.
+    /// The transport rejects more streams than were agreed on.
     pub fn handle_opened(&mut self, stream: Stream) {
         if self.keyed {
             let number = StreamNo(u8::try_from(self.incoming.len().saturating_add(1)).unwrap_or(u8::MAX));
@@ -138,12 +137,12 @@ impl PeerLink {
         }
     }
 
-    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames
-    /// nobody asks for fills its transport's window and nothing else.
+    /// The next frame of the first stream. It reads no more than one frame needs, so a link whose frames are not
+    /// taken fills only its transport's window.
     ///
     /// # Errors
-    /// The framing broke a rule.
-    pub fn next_main_frame(&mut self, net: &mut Net) -> Result<Option<Frame>, Violation> {
+    /// The other side violated the framing.
+    pub fn next_main_frame(&mut self, net: &mut Network) -> Result<Option<Frame>, Violation> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
@@ -159,23 +158,23 @@ impl PeerLink {
         }
     }
 
-    /// Whether the other side's first stream ended or was reset, and all that came before was handed out.
+    /// Whether the other side's first stream ended or was reset, and all frames before that were returned.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// The bytes of the first stream's unfinished record.
+    /// The bytes of the first stream's incomplete record.
     #[must_use]
-    pub fn assembling_main(&self, net: &Net) -> usize {
+    pub fn assembling_main(&self, net: &Network) -> usize {
         self.decoder.buffered().saturating_add(net.assembling(self.conn))
     }
 
-    /// Takes what arrived on another stream, up to its next whole record.
+    /// Reads another stream up to its next complete record.
     ///
     /// # Errors
-    /// The framing broke a rule, or more arrived than there was credit for.
-    pub fn read_record(&mut self, net: &mut Net, stream: Stream) -> Result<Option<(StreamNo, Frame)>, Violation> {
+    /// The other side violated the framing, or sent more than its credit.
+    pub fn read_record(&mut self, net: &mut Network, stream: Stream) -> Result<Option<(StreamNo, Frame)>, Violation> {
         loop {
             let Some(incoming) = self.incoming.get_mut(&stream) else { return Ok(None) };
             if let Some(frame) = incoming.decoder.next_frame()? {
@@ -191,7 +190,7 @@ impl PeerLink {
         }
     }
 
-    /// The stream's number and the bytes of its unfinished record.
+    /// The stream's number and the bytes of its incomplete record.
     #[must_use]
     pub fn assembling(&self, stream: Stream) -> Option<(StreamNo, usize)> {
         self.incoming.get(&stream).map(|incoming| (incoming.number, incoming.decoder.buffered()))
@@ -208,14 +207,14 @@ impl PeerLink {
         self.control.push_back(frame);
     }
 
-    /// The stream for the next chunk, if one has room: its number for the session.
+    /// The stream for the next chunk, if one has room: its number in the session.
     #[must_use]
-    pub fn chunk_stream(&mut self, net: &mut Net) -> Option<StreamNo> {
+    pub fn chunk_stream(&mut self, net: &mut Network) -> Option<StreamNo> {
         if !self.keyed || self.finished {
             return None;
         }
         if self.max_streams == 0 {
-            // What is said in between must not wait behind many chunks.
+            // Control messages must not wait behind many chunks.
             return self.control.is_empty().then_some(StreamNo(0));
         }
         if let Some(index) = self.outgoing.iter().position(|outgoing| outgoing.waiting.is_none()) {
@@ -229,7 +228,7 @@ impl PeerLink {
         Some(stream_no(self.outgoing.len().saturating_sub(1)))
     }
 
-    /// Puts a sealed chunk on the stream that [`PeerLink::chunk_stream`] named.
+    /// Queues a sealed chunk on the stream that [`PeerLink::chunk_stream`] returned.
     pub fn queue_chunk(&mut self, stream: StreamNo, frame: Bytes) {
         match stream.0.checked_sub(1).and_then(|index| self.outgoing.get_mut(usize::from(index))) {
             Some(outgoing) => outgoing.waiting = Some(frame),
@@ -237,8 +236,8 @@ impl PeerLink {
         }
     }
 
-    /// Moves what waits into the transport, control first.
-    pub fn flush(&mut self, now: Instant, net: &mut Net) {
+    /// Writes queued data to the transport, control first.
+    pub fn flush(&mut self, now: Instant, net: &mut Network) {
         while let Some(frame) = self.control.front_mut() {
             match net.write(now, self.conn, self.main, frame) {
                 Write::Done => drop(self.control.pop_front()),
@@ -246,8 +245,8 @@ impl PeerLink {
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
             }
         }
-        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of
-        // it.
+        // The stream that has waited longest is served first: all streams share one window, and the later ones would
+        // never get any of it otherwise.
         let mut blocked = None;
         let count = self.outgoing.len();
         for index in (self.turn..count).chain(0..self.turn.min(count)) {
@@ -261,8 +260,8 @@ impl PeerLink {
         self.turn = blocked.unwrap_or(self.turn);
     }
 
-    /// Says that nothing follows on the first stream, once everything is written. Returns whether that is said.
-    pub fn finish(&mut self, now: Instant, net: &mut Net) -> bool {
+    /// Ends the first stream once everything is written. Returns whether it has ended.
+    pub fn finish(&mut self, now: Instant, net: &mut Network) -> bool {
         if self.control.is_empty() && !self.finished {
             net.finish(now, self.conn, self.main);
             self.finished = true;
@@ -270,8 +269,8 @@ impl PeerLink {
         self.finished
     }
 
-    /// Ends the connection; what is not yet acknowledged is lost.
-    pub fn close(&self, now: Instant, net: &mut Net, code: u32, reason: &'static str) {
+    /// Closes the connection; data that is not yet acknowledged is lost.
+    pub fn close(&self, now: Instant, net: &mut Network, code: u32, reason: &'static str) {
         net.close(now, self.conn, code, reason);
     }
 }
@@ -290,7 +289,7 @@ mod tests {
     #[test]
     fn partial_record_bytes_count_as_received() {
         let now = Instant::now();
-        let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
+        let mut net = Network::new(std::time::Duration::ZERO, Seed::new([1; 32]));
         let tcp = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
         let conn = ConnectionId::Tcp(tcp);
         let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());

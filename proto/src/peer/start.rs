@@ -1,14 +1,14 @@
-//! How a peer begins: what follows from its configuration before anything happened.
+//! The initial state and outputs of a peer, from its configuration.
 
 use rand_core::Rng;
 
 use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
 use super::connection::Connection;
-use super::net::Net;
+use super::network::Network;
 use super::offer::OfferState;
 use super::outbox::Outbox;
 use super::paths::Paths;
-use super::rendezvous::{Ask, EmbeddedRelay, Question, Rendezvous, ServerList};
+use super::rendezvous::{EmbeddedRelay, Question, Rendezvous, SearchConfig, ServerList};
 use super::{CodeState, PATIENCE, Peer};
 use crate::Instant;
 use crate::seed::Seed;
@@ -17,12 +17,12 @@ use crate::wire::Features;
 use crate::wire::relay::{Owner, Role};
 
 impl Peer {
-    /// A peer that sends.
+    /// A sending peer.
     #[must_use]
     pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
         let SendConfig { common, source, code, compression, is_strict, embedded } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.split());
+        let mut net = Network::new(common.unix_time, seed.split()).with_slot(common.slot);
         let (code, question) = match code {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
@@ -43,8 +43,8 @@ impl Peer {
             }
             None => {
                 net.open_clients();
-                let ask = ask(Role::Sender, features, question, &common, &mut seed);
-                let mut list = ServerList::new(now, ask, &common.relays, &[], &mut net);
+                let search = search_config(Role::Sender, features, question, &common, &mut seed);
+                let mut list = ServerList::new(now, search, &common.relays, &[], &mut net);
                 list.require_servers();
                 Rendezvous::relays(list)
             }
@@ -58,20 +58,20 @@ impl Peer {
         Parts { role: Role::Sender, features, seed, net, rendezvous, code, transfer }.assemble(now, &common)
     }
 
-    /// A peer that receives.
+    /// A receiving peer.
     #[must_use]
     pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
         let ReceiveConfig { common, code, local, discover } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.split());
+        let mut net = Network::new(common.unix_time, seed.split()).with_slot(common.slot);
         let features = features_of(&common);
         let room = code.nameplate().room_id();
         let question = Question::Join { room, role: Role::Receiver, owner, again: false, former: None };
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
-        let ask = ask(Role::Receiver, features, question, &common, &mut seed);
+        let search = search_config(Role::Receiver, features, question, &common, &mut seed);
         let discover = discover && common.relays.is_empty();
-        let mut list = ServerList::new(now, ask, &common.relays, near, &mut net);
+        let mut list = ServerList::new(now, search, &common.relays, near, &mut net);
         if !discover {
             list.require_servers();
         }
@@ -90,12 +90,12 @@ impl Peer {
     }
 }
 
-/// What differs between the two ends.
+/// What differs between sender and receiver.
 struct Parts {
     role: Role,
     features: Features,
     seed: Seed,
-    net: Net,
+    net: Network,
     rendezvous: Rendezvous,
     code: CodeState,
     transfer: Transfer,
@@ -104,7 +104,7 @@ struct Parts {
 impl Parts {
     fn assemble(self, now: Instant, common: &Common) -> Peer {
         let Self { role, features, mut seed, mut net, rendezvous, code, transfer } = self;
-        // Without a relay the other side is on this machine or in this network, and no gateway is between.
+        // Without a relay the other side is on this machine or in this network, and no gateway lies between the two.
         let direct = common
             .direct
             .clone()
@@ -145,13 +145,13 @@ fn features_of(common: &Common) -> Features {
     features
 }
 
-/// A proxy is there so that nobody learns of this machine's addresses.
+/// Whether a direct path is allowed: not with a proxy, which is meant to hide this machine's addresses.
 fn allows_direct(common: &Common) -> bool {
     common.direct.is_some() && common.proxy.is_none()
 }
 
-fn ask(role: Role, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
-    Ask {
+fn search_config(role: Role, features: Features, question: Question, common: &Common, seed: &mut Seed) -> SearchConfig {
+    SearchConfig {
         role,
         features,
         question,

@@ -13,7 +13,7 @@ use crate::transfer::path::RelPath;
 use crate::wire::peer::CancelReason;
 use zeroize::Zeroizing;
 
-/// A sender with a relay inside and a receiver on one virtual machine: a perfect network, virtual time.
+/// A sender with an embedded relay, and a receiver, on one virtual machine: a network without loss, virtual time.
 struct Pair {
     now: Instant,
     peers: [Peer; 2],
@@ -276,20 +276,21 @@ fn verify_sends_no_offer_before_confirmation() {
     }
 }
 
-/// As a relay does: who asks is told where it is, as often as one source may ask, in not three times as many bytes.
+/// Like a relay, the embedded relay answers STUN requests with the client's address, within the rate limit of a
+/// source, and in less than three times as many bytes.
 #[test]
 fn embedded_relay_answers_stun_within_rate_limit() {
     let code = "7-acorn-bicycle-canal";
     let mut pair = Pair::new(10, code, code, |_, _| {});
     let (now, sender) = (pair.now, &mut pair.peers[0]);
-    let asked = |from: SocketAddr| Arrival { socket: net::LISTENER, from, local_ip: None, ecn: Ecn::NotEct };
+    let asked = |from: SocketAddr| Arrival { socket: network::LISTENER, from, local_ip: None, ecn: Ecn::NotEct };
     let mut answers = |from: SocketAddr, count: usize| {
         let (mut sizes, request) = (Vec::new(), stun::request(stun::TransactionId([7; 12])));
         for _ in 0..count {
             sender.handle_datagram(now, asked(from), request[..].into());
             sender.settle(now);
             let mut buf = Vec::new();
-            if let Some(transmit) = sender.poll_transmit(now, net::LISTENER, NonZeroUsize::MIN, &mut buf)
+            if let Some(transmit) = sender.poll_transmit(now, network::LISTENER, NonZeroUsize::MIN, &mut buf)
                 && transmit.to == from
             {
                 let id = stun::TransactionId([7; 12]);
@@ -304,4 +305,132 @@ fn embedded_relay_answers_stun_within_rate_limit() {
     assert_eq!(answers("[2001:db8::7]:7000".parse().unwrap(), 1), [52]);
     assert_eq!(answers("203.0.113.8:7000".parse().unwrap(), 1_000).len(), 480);
     assert_eq!(answers("203.0.113.9:7000".parse().unwrap(), 1), [40]);
+}
+
+fn addr_of(socket: SocketId) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 50_000 + u16::from(socket.0)))
+}
+
+/// How long a sender asks a relay of which nothing comes, or one that refuses all connections, in a process whose
+/// timers are late by so much.
+fn asks_in_vain_for(late: Duration, refuses: bool) -> (Duration, Option<Event>) {
+    let start = Instant::now();
+    let relay: SocketAddr = ([192, 0, 2, 7], PORT).into();
+    let profile = crate::link::quic::Profile::relay();
+    let limits = crate::link::quic::Limits::default();
+    let unix_time = Duration::from_secs(1_800_000_000);
+    let mut quic =
+        crate::link::quic::Quic::server(&profile, &identity(), limits, unix_time, &Seed::new([3; 32])).unwrap();
+    let mut common = common();
+    common.relays.push(RelayChoice::new(RelayAddress { host: "192.0.2.7".into(), port: PORT }));
+    let config = SendConfig::new(common, source(10));
+    let mut peer = Peer::sender(config, start, Seed::new([1; 32]));
+    let mut now = start;
+    loop {
+        peer.settle(now);
+        while let Some(action) = peer.poll_action() {
+            match action {
+                Action::Bind(socket, bind) => peer.handle_input(now, Input::Bound(socket, Ok(bind.addr))),
+                Action::Dial(..) | Action::Abort(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some(job) = peer.poll_job() {
+            peer.handle_input(now, Input::Done(job.run(&AtomicBool::new(false))));
+        }
+        for socket in [SocketId(0), SocketId(1)] {
+            let mut buf = Vec::new();
+            while peer.poll_transmit(now, socket, NonZeroUsize::MIN, &mut buf).is_some() {
+                let arrival = Arrival { socket, from: addr_of(socket), local_ip: None, ecn: Ecn::NotEct };
+                quic.handle_datagram(now, &arrival, BytesMut::from(&buf[..]));
+                buf.clear();
+                while let Some(incoming) = quic.poll_incoming() {
+                    quic.refuse(incoming);
+                }
+                quic.settle(now);
+                while quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+                    if refuses {
+                        let arrival = Arrival { socket, from: relay, local_ip: None, ecn: Ecn::NotEct };
+                        peer.handle_datagram(now, arrival, BytesMut::from(&buf[..]));
+                    }
+                    buf.clear();
+                }
+                peer.settle(now);
+            }
+        }
+        if let Some(event) = std::iter::from_fn(|| peer.poll_event()).find(Event::is_terminal) {
+            return (now - start, Some(event));
+        }
+        let Some((at, _)) = peer.poll_timeout() else { return (now - start, None) };
+        now = now.max(at + late);
+        peer.handle_timeout(now);
+    }
+}
+
+#[test]
+fn a_busy_process_does_not_say_that_no_relay_answered() {
+    let no_relay = Some(Event::Failed(Failure::Lost(Lost::NoRelay)));
+    let (after, end) = asks_in_vain_for(Duration::ZERO, false);
+    assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
+    assert!((Duration::from_secs(16)..Duration::from_secs(20)).contains(&after), "{after:?}");
+    // What was sent may well have been answered, and the process had no time to read it. It is told in the end.
+    let (after, end) = asks_in_vain_for(Duration::from_millis(400), false);
+    assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
+    assert!((Duration::from_secs(60)..Duration::from_secs(200)).contains(&after), "{after:?}");
+}
+
+#[test]
+fn a_relay_that_refuses_connections_is_reported_as_such() {
+    let (after, end) = asks_in_vain_for(Duration::ZERO, true);
+    let refused = Failure::Relay(RelayFailure::Refused(RefusalReason::RateLimited));
+    assert_eq!(format!("{end:?}"), format!("{:?}", Some(Event::Failed(refused))));
+    assert!(after >= Duration::from_secs(18), "tried again, after {after:?}");
+}
+
+/// The sockets that a peer with a slot lets others use, and those that it does not.
+fn sockets_of(mut peer: Peer) -> (Vec<SocketId>, Vec<SocketId>) {
+    let now = Instant::now();
+    peer.settle(now);
+    let mut all = Vec::new();
+    while let Some(action) = peer.poll_action() {
+        if let Action::Bind(socket, bind) = action {
+            all.push((socket, bind.slot.is_some()));
+        }
+    }
+    let of = |shared: bool| all.iter().filter(|socket| socket.1 == shared).map(|socket| socket.0).collect();
+    (of(true), of(false))
+}
+
+#[test]
+fn a_peer_with_a_slot_shares_sockets_but_no_told_port() {
+    use network::{CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6, LISTENER, MDNS};
+    let now = Instant::now();
+    let shared = |direct: Option<DirectPath>, relays: bool| {
+        let mut common = common();
+        common.slot = Some(crate::net::SlotKey::new(&Seed::new([9; 32])).slot(7));
+        common.direct = direct;
+        if relays {
+            common.relays.push(RelayChoice::new(RelayAddress { host: "192.0.2.7".into(), port: PORT }));
+        }
+        common
+    };
+    let direct = || DirectPath::new(identity());
+    let all = shared(Some(direct().without_port_mapping()), true);
+    let sender = Peer::sender(SendConfig::new(all.clone(), source(1)), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(sender), (vec![CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6], vec![]));
+    // A port that the gateway is asked to map is the transfer's own.
+    let mapped = shared(Some(direct()), true);
+    let sender = Peer::sender(SendConfig::new(mapped, source(1)), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(sender), (vec![CLIENT_V4, CLIENT_V6, DIRECT_V6], vec![DIRECT_V4]));
+    // So is that of the relay inside a sender.
+    let at: SocketAddr = ([127, 0, 0, 1], PORT).into();
+    let embedded = Some(Embedded { identity: identity(), listen: vec![at], announce: false });
+    let inside = SendConfig { embedded, ..SendConfig::new(shared(None, false), source(1)) };
+    assert_eq!(sockets_of(Peer::sender(inside, now, Seed::new([1; 32]))), (vec![], vec![LISTENER]));
+    let code = Code::parse("7-acorn-bicycle-canal").unwrap();
+    let looking = ReceiveConfig::new(shared(None, false), code.clone());
+    let receiver = Peer::receiver(looking, now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(receiver), (vec![CLIENT_V4, CLIENT_V6, MDNS], vec![]));
+    let alone = Peer::receiver(ReceiveConfig::new(common(), code), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(alone).0, vec![]);
 }

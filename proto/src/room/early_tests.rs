@@ -1,4 +1,4 @@
-//! What a relay does with a first flight, which may be a recording, and with a seat that its owner leaves for another.
+//! Tests of 0-RTT data, which may be replayed, and of joins that replace an older seat of the same owner.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn said(world: &World, client: usize) -> Vec<RelayMessage> {
     answers.cloned().collect()
 }
 
-/// A client that was here, and has its tickets.
+/// A client that connected before and has session tickets.
 fn acquaintance(world: &mut World) -> usize {
     let client = world.connect();
     world.say(client, &[hello()]);
@@ -84,12 +84,12 @@ fn early_join_replaces_old_link_only_after_handshake() {
     world.reconnect(alice, again(Role::Sender, ALICE));
     let bob = world.ask(again(Role::Receiver, BOB));
     world.until("paired", |world| is_paired(world, [alice, bob]));
-    // Its first flight arrives, and what follows it does not yet.
+    // Its first flight arrives; the packets after it do not yet.
     let begun = world.now;
     world.events.clear();
     world.reconnect(newer, again(Role::Sender, ALICE));
     world.pass(2 * LATENCY + millis(5));
-    assert_eq!(world.events, [], "a recording is no reason to end a pair");
+    assert_eq!(world.events, [], "a replay does not end a pair");
     world.until("waiting", |world| said(world, newer) == [RelayMessage::Waiting]);
     assert_eq!(world.now - begun, 4 * LATENCY);
     world.until("replaced", |world| world.clients[bob].closed.is_some());
@@ -115,7 +115,7 @@ fn early_join_without_handshake_is_dropped() {
     assert_eq!(world.relay.legs(), 0);
 }
 
-/// The harm that a recorded first flight can do, sent again at any time and from anywhere: none.
+/// A recorded first flight does no harm, when it is replayed at any time and from any address.
 #[test]
 fn replayed_first_flight_changes_nothing() {
     let mut world = World::new();
@@ -134,15 +134,15 @@ fn replayed_first_flight_changes_nothing() {
         assert_eq!(world.events, [], "from {from}");
     };
     let (own, other) = (world.clients[alice].addr, "198.51.100.1:666".parse().unwrap());
-    // While it waits.
+    // While the client waits.
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
     assert!(world.clients[alice].closed.is_none());
-    // While it is paired.
+    // While the client is paired.
     let bob = world.ask(again(Role::Receiver, BOB));
     world.until("paired", |world| is_paired(world, [alice, bob]));
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
     assert!([alice, bob, sender, receiver].iter().all(|&client| world.clients[client].closed.is_none()));
-    // When it is gone, while the other side waits for it.
+    // After the client disconnected, while the other side waits for it.
     world.close(alice, close::ENDED);
     world.until("over", |world| world.clients[bob].closed.is_some());
     let bob = world.ask(again(Role::Receiver, BOB));
@@ -151,7 +151,7 @@ fn replayed_first_flight_changes_nothing() {
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
     assert_eq!(said(&world, bob), [RelayMessage::Waiting]);
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.relay.legs(), 1, "who never finishes its handshake is forgotten");
+    assert_eq!(world.relay.legs(), 1, "a leg that never completes its handshake is removed");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn rejoin_ends_former_pair_of_same_owner() {
         let known = acquaintance(&mut world);
         let (alice, bob) = world.pair(ROOM);
         let others = world.pair(RoomId([9; 32]));
-        // Its address changed: nothing of the old link gets through.
+        // The client's address changed: no packet of the old link arrives.
         world.clients[alice].cut = true;
         world.events.clear();
         let begun = world.now;
@@ -182,9 +182,9 @@ fn rejoin_ends_former_pair_of_same_owner() {
         } else {
             world.ask(message)
         };
-        world.until("told", |world| world.clients[bob].closed.is_some());
+        world.until("notified", |world| world.clients[bob].closed.is_some());
         assert_eq!(world.clients[bob].close_code(), Some(close::REPLACED));
-        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the word to the other role");
+        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the notification of the other side");
         let ended = world.events.iter().filter(|event| matches!(event, Event::RoomClosed { .. }));
         assert!(matches!(ended.collect::<Vec<_>>()[..], [Event::RoomClosed { reason: RoomEnd::Replaced, .. }]));
         let bob = world.ask(again(Role::Receiver, BOB));

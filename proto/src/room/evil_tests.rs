@@ -1,4 +1,4 @@
-//! What dishonest clients get: junk, slowness, floods, squatting, probing.
+//! What the relay does with hostile clients: junk, slow input, floods, squatting, probing.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,6 +25,7 @@ const fn millis(count: u64) -> Duration {
 }
 
 const NOBODY: RelayMessage = RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 };
+const TAKEN: RelayMessage = RelayMessage::Refused { reason: RefusalReason::Taken, retry_after: 5 };
 
 fn refusals(world: &World) -> Vec<Refused> {
     let refused = world.events.iter().filter_map(|event| match *event {
@@ -34,7 +35,7 @@ fn refusals(world: &World) -> Vec<Refused> {
     refused.collect()
 }
 
-/// P01: lengths that no frame has. The connection is closed within a second, and nobody else notices.
+/// P01: frame lengths above the limit. The relay closes the connection within a second; other clients are not affected.
 #[test]
 fn p01_junk_ends_only_its_own_connection() {
     let mut world = World::new();
@@ -79,7 +80,7 @@ fn p07_a_frame_in_single_bytes_is_read_in_linear_work() {
         let eve = world.connect();
         world.say(eve, &[hello()]);
         world.until("hello", |world| !world.clients[eve].heard.is_empty());
-        // The largest frame that may be: it is no message, but that is known only at its end.
+        // The largest frame that is allowed. It is no valid message, but the relay learns that only at its end.
         let frame = enclose(&[0xC8; GREETING]);
         let before = world.relay.visits();
         for byte in frame.iter().take(bytes) {
@@ -96,8 +97,8 @@ fn p07_a_frame_in_single_bytes_is_read_in_linear_work() {
     assert!(whole <= half * 3, "{half} {whole}");
 }
 
-/// R01: who is silent, or says a byte now and then, is gone at the absolute deadline, and a
-/// legitimate pair meets meanwhile.
+/// R01: the relay closes a client that is silent, or sends a byte now and then, at the absolute deadline. Meanwhile an
+/// honest pair is served.
 #[test]
 fn r01_slow_clients_are_closed_after_ten_seconds() {
     let mut world = World::new();
@@ -129,7 +130,7 @@ fn r01_slow_clients_are_closed_after_ten_seconds() {
             world.close(alice, close::DONE);
         }
     }
-    // A fourth byte makes a prefix of zero: that client is gone sooner.
+    // A fourth byte completes a length prefix of zero: the relay closes that client earlier.
     world.pass(millis(1500));
     assert_eq!(world.relay.legs(), 0);
     for client in slow {
@@ -152,18 +153,18 @@ fn a_handshake_that_is_not_done_in_time_is_given_up() {
     assert_eq!(refusals(&world), [Refused::TooSlow]);
 }
 
-/// R03: many probes of one source are refused; what it hears before is the same for all rooms, at the same time.
+/// R03: the relay refuses many probes of one source. Until then its answers are the same for all rooms that are not in
+/// use, and those for rooms in use (see `registry`) have the same timing.
 #[test]
-fn r03_room_probing_is_limited_and_reveals_nothing() {
+fn r03_room_probing_is_limited_and_finds_no_waiting_sender() {
     let limits = Limits { joins_per_minute: 40, ..generous() };
     let mut world = World::of(Config { room_ttl: secs(100), ..config(limits) });
     let from = |last: u8| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]);
-    let (alice, _) = world.pair(RoomId([1; 32]));
-    let (other, _) = world.pair(RoomId([2; 32]));
-    world.close(other, close::ENDED);
     let expired = world.ask(join(RoomId([3; 32]), Role::Sender, ALICE));
     world.until("expired", |world| world.clients[expired].closed.is_some());
-    world.say(alice, &[]);
+    world.pair(RoomId([1; 32]));
+    let (other, _) = world.pair(RoomId([2; 32]));
+    world.close(other, close::ENDED);
     let (mut answers, mut waits) = (Vec::new(), Vec::new());
     for (probe, room) in [1_u8, 2, 3, 4].into_iter().enumerate() {
         let eve = world.connect_from(Profile::peer(), SocketId(0), from(probe as u8));
@@ -176,16 +177,19 @@ fn r03_room_probing_is_limited_and_reveals_nothing() {
         answers.push(world.clients[eve].heard[1].clone());
         waits.push(world.now - start);
     }
-    assert!(answers.iter().all(|answer| *answer == NOBODY));
+    // Paired, kept for its sender, expired, unknown.
+    assert_eq!(answers, [TAKEN, TAKEN, NOBODY, NOBODY]);
     assert!(waits.iter().all(|wait| *wait == waits[0]), "{waits:?}");
 
-    // The network of 64 bits is one source: 20 requests in vain a minute, 10 of them at once.
+    // The /64 network is one source: 20 failed requests a minute, 10 of them at once.
     let mut answered = 4;
     let limited = loop {
         let eve = world.connect_from(Profile::peer(), SocketId(0), from(answered));
-        world.say(eve, &[hello(), join(RoomId([9; 32]), Role::Receiver, EVE)]);
+        // Whether the room is in use or not.
+        let room = RoomId([if answered % 2 == 0 { 1 } else { 9 }; 32]);
+        world.say(eve, &[hello(), join(room, Role::Receiver, EVE)]);
         world.until("an answer", |world| world.clients[eve].heard.len() == 2);
-        if world.clients[eve].heard[1] != NOBODY {
+        if ![NOBODY, TAKEN].contains(&world.clients[eve].heard[1]) {
             break eve;
         }
         answered += 1;
@@ -198,7 +202,7 @@ fn r03_room_probing_is_limited_and_reveals_nothing() {
     assert!((1..=3).contains(&retry_after));
     world.until("closed", |world| world.clients[limited].close_code() == Some(close::REFUSED));
     let honest = world.ask(join(RoomId([9; 32]), Role::Receiver, BOB));
-    world.until("others are not concerned", |world| world.clients[honest].heard.last() == Some(&NOBODY));
+    world.until("other sources are not affected", |world| world.clients[honest].heard.last() == Some(&NOBODY));
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn r02_one_of_two_receivers_wins_each_race() {
         world.say(order[1], &[join(room, Role::Receiver, EVE)]);
         world.until("answers", |world| racers.iter().all(|&racer| world.clients[racer].heard.len() == 2));
         let won = racers.iter().filter(|&&racer| world.clients[racer].streams == Some(16)).count();
-        let lost = racers.iter().filter(|&&racer| world.clients[racer].heard[1] == NOBODY).count();
+        let lost = racers.iter().filter(|&&racer| world.clients[racer].heard[1] == TAKEN).count();
         assert_eq!((won, lost), (1, 1));
         world.send(alice, a, pattern(100, u32::from(round)));
         world.close(sender, close::DONE);
@@ -241,10 +245,11 @@ fn r02_one_of_two_receivers_wins_each_race() {
         world.pass(millis(50));
     }
     let expected: Vec<u8> = (0..100).flat_map(|round| pattern(100, round)).collect();
-    assert_eq!(world.clients[bob].got[&b], expected, "the running pair was not disturbed");
+    assert_eq!(world.clients[bob].got[&b], expected, "the running pair is not affected");
 }
 
-/// R04: somebody sits in the room before the sender, which is told and takes another one on the same link.
+/// R04: another client has the room's seat before the sender. The sender is notified and takes another room on the same
+/// link.
 #[test]
 fn r04_sender_of_taken_room_gets_another_room() {
     let mut world = World::new();
@@ -252,7 +257,7 @@ fn r04_sender_of_taken_room_gets_another_room() {
     world.until("waiting", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     let taken = RelayMessage::Refused { reason: RefusalReason::NameTaken, retry_after: 0 };
-    world.until("told", |world| world.clients[alice].heard.last() == Some(&taken));
+    world.until("notified", |world| world.clients[alice].heard.last() == Some(&taken));
     world.say(alice, &[ClientMessage::Allocate { owner: ALICE }]);
     world.until("another", |world| world.clients[alice].heard.last() == Some(&RelayMessage::Waiting));
     assert_eq!(world.clients[eve].closed, None);
@@ -296,13 +301,13 @@ fn client_that_reads_no_answers_is_not_read() {
     world.say(eve, &vec![ClientMessage::Ping; 100_000]);
     world.clients[eve].streams = Some(0);
     world.pass(secs(5));
-    assert!(world.clients[eve].has_unwritten(), "its pings wait at its own role");
+    assert!(world.clients[eve].has_unwritten(), "its pings wait at the client");
     world.until("closed", |world| world.clients[eve].closed.is_some());
     assert_eq!(world.clients[eve].close_code(), Some(close::TOO_SLOW));
 }
 
-/// A sender in single bytes and a receiver that acknowledges nothing: what the relay holds is
-/// bounded by memory, not by bytes.
+/// A sender of single bytes and a receiver that acknowledges nothing: the relay's bound counts the memory that it uses,
+/// not the bytes of data.
 #[test]
 fn unacknowledged_single_bytes_use_bounded_memory() {
     let mut world = World::new();
@@ -314,14 +319,14 @@ fn unacknowledged_single_bytes_use_bounded_memory() {
         world.pass(millis(4));
     }
     let [moved] = world.relay.moved()[..] else { panic!("the pair is still there") };
-    // 512 pieces are taken before anybody looks, and 2 KiB is the least that a window is.
+    // The relay accepts 512 pieces before it adapts the window, and the smallest window is 2 KiB.
     assert!(moved < 4 * 1024, "{moved}");
     assert!(moved > 500, "{moved}");
     assert!(moved < WINDOW);
 }
 
-/// A receiver that allows no streams, or no bytes: the sender's wait at the sender, and
-/// the first stream is not held up.
+/// A receiver that grants no stream credit, or no byte credit: the sender's new streams wait at the sender, and the
+/// first stream is not blocked.
 #[test]
 fn receiver_without_stream_credit_blocks_only_new_streams() {
     let mut world = World::new();
@@ -338,7 +343,7 @@ fn receiver_without_stream_credit_blocks_only_new_streams() {
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
     world.send(alice, a, pattern(100, 1));
     world.touch(bob);
-    world.until("all of it in the end", |world| world.clients[bob].ended.len() == 16);
+    world.until("all streams arrive in the end", |world| world.clients[bob].ended.len() == 16);
     assert_eq!(world.clients[bob].got[&b], pattern(100, 1));
 }
 
@@ -357,7 +362,7 @@ fn connections_and_rooms_are_bounded_per_source() {
     let full = RelayMessage::Refused { reason: RefusalReason::Full, retry_after: 0 };
     assert_eq!(world.clients[clients[2]].heard[1], full);
     world.until("closed", |world| world.clients[clients[2]].closed.is_some());
-    // A room of its own is not needed to join another's, and a freed one can be used again.
+    // A client at its limit of rooms can still join another client's room, and can use a freed place again.
     let other = world.ask(join(RoomId([8; 32]), Role::Sender, BOB));
     world.until("waiting", |world| world.clients[other].heard.contains(&RelayMessage::Waiting));
     let guest = world.connect_from(Profile::peer(), SocketId(1), ip);
@@ -402,7 +407,7 @@ fn unread_events_are_counted_and_dropped() {
     assert_eq!(std::iter::from_fn(|| world.relay.poll_event()).count(), MAX_EVENTS);
 }
 
-/// R06: nothing that a relay can print holds a client's address.
+/// R06: no event and no Debug output of a relay contains a client's address.
 #[test]
 fn r06_no_event_and_no_debug_form_shows_an_address() {
     let mut world = World::new();

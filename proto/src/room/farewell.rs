@@ -1,10 +1,10 @@
-//! How a leg is closed: the code and the words that the client receives.
+//! How the relay closes a leg: the close code and the reason text that it sends.
 
-/// How a leg is closed.
+/// The close code and reason text of a leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Farewell {
     /// The application code.
     pub code: u32,
-    /// The words that go with it.
+    /// The reason text.
     pub text: &'static str,
 }

@@ -1,28 +1,31 @@
-//! The bytes between two paired legs.
+//! Forwards bytes between two paired legs.
 //!
-//! Decides when a stream is read, how much of it is held, and how large the legs' windows are. What one leg sends on
-//! its first stream goes to the other's first stream; each unidirectional stream that it opens is opened on the other
-//! side too, in the same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded,
-//! and pieces are passed on as they came; only small ones are copied together, since a piece of one byte may hold on to
-//! a whole datagram, and a TCP connection seals or frames each on its own.
+//! Decides when a stream is read, how much of it is buffered, and how large the legs' windows are. Data on one leg's
+//! first stream goes to the other leg's first stream. When both legs are QUIC connections, the relay opens a stream on
+//! the other leg for each unidirectional stream that a leg opens, in the same order. The relay forwards FIN,
+//! RESET_STREAM and STOP_SENDING too. It decodes nothing and forwards pieces as they arrive. Only small pieces are
+//! copied together, since a piece of one byte may keep a whole datagram in memory, and a TCP connection seals or frames
+//! each piece on its own.
 //!
 //! ```text
-//! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
-//! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged; a TCP connection: it ended, too)──► over
+//! flow (one stream, one direction): open ──(FIN, or its leg is closed)──► draining ──(all written)──► removed
+//! pair: both legs open ──(one closed)──► its last bytes are delivered ──(acknowledged; on TCP: closed too)──► over
 //! ```
-//! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to
-//! a peer: its own protocol says when all is there.
+//! When a leg is closed, the relay finishes that leg's streams at the other leg, because only a finished stream is
+//! acknowledged as a whole. The FIN proves nothing to a peer: the peers' own protocol marks the end of the data.
 //!
-//! A stream is read only when all that was read of it before is written. So a leg's peer is held up by its own credit,
-//! and what is held for one direction is at most: the reader's window, a quarter of it that was read last (and
-//! [`LEAST`] for each stream), and the writer's window.
+//! The relay reads from a stream only when it has written everything that it read from it before. So each sender is
+//! limited by the credit that it was given, and the relay buffers for one direction at most: the reader's window, a
+//! quarter of that window that was read last (and [`LEAST`] for each stream), and the writer's window.
 //!
-//! How large both are is [`window`]'s to say.
+//! [`window`] decides how large both windows are.
 //!
-//! All bytes of a TCP connection are one stream: no others are opened beside it, and where QUIC's first stream is reset or
-//! stopped, the pair is broken and ends. That all arrived at a TCP connection is known when it ends its own side after ours.
+//! A TCP connection has one stream in each direction: no other streams are opened beside it. When the first QUIC stream
+//! is reset or stopped, the pair is broken and ends. A TCP peer has received all data when it closes its direction
+//! after the relay closed the other one.
 //!
-//! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] is the most that a gone leg's last bytes may take.
+//! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] limits the delivery of the last bytes of a closed
+//! leg.
 
 mod window;
 
@@ -42,117 +45,117 @@ use window::{Moved, Window};
 
 pub use window::{Budget, WINDOW};
 
-/// After this long without a byte in either direction a pair is over.
+/// A pair ends after this time without a byte in either direction.
 pub const SILENCE: Duration = Duration::from_secs(60);
-/// How long what a gone leg said may take to be delivered.
+/// The longest time for delivering the last bytes of a closed leg.
 pub const FAREWELL: Duration = Duration::from_secs(60);
-/// The most that is read of a stream at once, in bytes.
+/// The most that one read takes from a stream, in bytes.
 const BATCH: usize = 64 << 10;
-/// The same when the leg's other streams hold their part already.
+/// The minimum of one read when the leg's other streams already fill the window, in bytes.
 const LEAST: usize = 1 << 10;
-/// Pieces smaller than this, in bytes, are copied: each piece of a QUIC stream holds its whole datagram, which has less
-/// than 1,500 bytes on a network's path.
+/// Pieces smaller than this, in bytes, are copied together: each piece of a QUIC stream keeps its whole datagram in
+/// memory, and a datagram on a network path has less than 1,500 bytes.
 const SMALL: usize = 1 << 10;
-/// The same on the way into a TCP connection: what one datagram of a network brings is less.
+/// The same limit when the target is a TCP connection. It is larger than what one datagram brings.
 const SMALL_FOR_TCP: usize = 4 << 10;
-/// Streams to one leg that are finished and not acknowledged; then no more are opened there.
+/// The most finished and unacknowledged streams to one leg. At this number the relay opens no more streams there.
 const MAX_FINISHING: usize = 64;
 
-/// What a pair works with.
+/// What the methods of a pair need from the relay.
 pub struct Context<'a> {
-    /// The time.
+    /// The current time.
     pub now: Instant,
-    /// The links.
+    /// The connections of all legs.
     pub ports: &'a mut Ports,
-    /// The windows' common purse.
+    /// The memory budget that the windows of all pairs share.
     pub budget: &'a mut Budget,
 }
 
-/// One of the two legs, as it is handed in.
+/// One of the two legs, as the relay passes it in.
 #[derive(Debug)]
 pub struct PairMember {
-    /// Its name.
+    /// The leg's connection.
     pub leg: ConnectionId,
     /// Its first stream.
     pub main: Stream,
-    /// What it said behind its request.
-    pub said: VecDeque<Bytes>,
+    /// Data that the client sent after its request; it is meant for the other peer.
+    pub rest: VecDeque<Bytes>,
 }
 
-/// Two legs and what moves between them: see the module's text.
+/// Two paired legs and the data that moves between them; see the module documentation.
 #[derive(Debug)]
 pub struct Pair {
     ends: [End; 2],
     moved: u64,
     last_moved: Instant,
     phase: Phase,
-    /// A TCP connection can't be told what became of its stream.
+    /// A stream of a TCP connection was reset or stopped. TCP has no signal for that, so the pair must end.
     broken: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Both,
-    /// This leg is gone, and the other one is told what it said.
-    Parting {
-        gone: usize,
+    /// One leg is closed; the relay still delivers its last bytes to the other leg.
+    Closing {
+        closed: usize,
         until: Instant,
-        /// What a TCP connection is told behind it.
+        /// The close code for the remaining leg. On TCP it is sent together with the end of the data.
         farewell: Farewell,
     },
-    /// Nobody is here.
-    Nobody,
+    /// Both legs are closed.
+    Closed,
 }
 
 #[derive(Debug)]
 struct End {
     leg: ConnectionId,
-    /// What this leg sends.
+    /// The streams that this leg sends.
     flows: Vec<Flow>,
     /// Streams to this leg that are finished and not acknowledged.
     finishing: usize,
-    /// It is a TCP connection and said that nothing follows.
-    left: bool,
-    /// From this leg to the other one.
+    /// The leg is a TCP connection and closed its sending direction.
+    ended: bool,
+    /// The window of the direction from this leg to the other one.
     window: Window,
 }
 
 #[derive(Debug)]
 struct Flow {
     from: Stream,
-    /// The stream on the other leg, once it may be opened.
+    /// The stream on the other leg, once the relay opened it.
     to: Option<Stream>,
-    /// What was read and not written, and how many bytes that are.
+    /// Bytes that the relay read and has not written yet, and their number.
     held: Vec<Bytes>,
     held_bytes: usize,
-    /// Pieces smaller than this are copied.
+    /// Pieces smaller than this are copied together.
     small: usize,
-    /// On a first stream, until what crossed the pairing is over.
+    /// On a first stream, until the client's last frames to the relay are filtered out.
     crossing: Option<Crossing>,
-    /// Nothing more comes from `from`.
+    /// No more data arrives on `from`.
     draining: bool,
 }
 
-/// Where a flow stands.
+/// The state of a flow after one call of `pump`.
 enum Pumped {
-    /// It waits for one side or the other.
+    /// The flow waits for data to read or for space to write.
     Waits,
-    /// All is written, and the end is next.
+    /// All data is written; the FIN is next.
     Over,
-    /// The other side wants no more of it.
+    /// The receiving side stopped the stream with this code.
     Stopped(u32),
-    /// This side gave it up.
+    /// The sending side reset the stream with this code.
     Reset(u32),
 }
 
 impl Pair {
-    /// Two legs are joined. What they are to be told before was told.
+    /// Joins two legs. The relay has already sent both of them its answer.
     #[must_use]
     pub fn new(outside: &mut Context<'_>, [one, two]: [PairMember; 2]) -> Self {
-        for joint in [&one, &two] {
-            outside.ports.connections.set_receive_window(joint.leg, WINDOW);
-            outside.ports.connections.set_send_window(joint.leg, WINDOW);
-            outside.ports.connections.prefer(joint.leg, joint.main);
+        for member in [&one, &two] {
+            outside.ports.connections.set_receive_window(member.leg, WINDOW);
+            outside.ports.connections.set_send_window(member.leg, WINDOW);
+            outside.ports.connections.prefer(member.leg, member.main);
         }
         let (to_one, to_two) = ((one.leg, one.main), (two.leg, two.main));
         let ends = [End::new(outside.now, one, to_two), End::new(outside.now, two, to_one)];
@@ -162,7 +165,7 @@ impl Pair {
         pair
     }
 
-    /// Bytes that were passed on, both ways.
+    /// The number of bytes forwarded, in both directions.
     #[must_use]
     pub const fn moved(&self) -> u64 {
         self.moved
@@ -174,83 +177,84 @@ impl Pair {
         self.ends.each_ref().map(|end| end.leg)
     }
 
-    /// Whether each stream that a leg opens is opened on the other one too: between QUIC connections.
+    /// Whether the relay mirrors each new stream of a leg on the other leg; it does so between QUIC connections.
     #[must_use]
     pub fn is_mirrored(&self) -> bool {
         self.ends.iter().all(|end| !end.leg.is_tcp())
     }
 
-    /// Whether a leg is gone.
+    /// Whether a leg is closed.
     #[must_use]
-    pub const fn is_parting(&self) -> bool {
+    pub const fn is_closing(&self) -> bool {
         match self.phase {
             Phase::Both => false,
-            Phase::Parting { .. } | Phase::Nobody => true,
+            Phase::Closing { .. } | Phase::Closed => true,
         }
     }
 
-    /// Whether a stream was given up that belongs to a TCP connection, which has no other: the pair is to end.
+    /// Whether a stream of a TCP connection was reset or stopped. The connection has no other stream, so the pair must
+    /// end.
     #[must_use]
     pub const fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Whether a TCP connection said that nothing follows, which is all that TLS has for a goodbye.
+    /// Whether a TCP connection closed its sending direction, which is the only end that TLS can signal.
     #[must_use]
-    pub fn has_left(&self, leg: ConnectionId) -> bool {
+    pub fn has_ended(&self, leg: ConnectionId) -> bool {
         let [one, two] = &self.ends;
-        (if one.leg == leg { one } else { two }).left
+        (if one.leg == leg { one } else { two }).ended
     }
 
-    /// When the pair is over if nothing moves, or if the last bytes take too long.
+    /// When the pair ends if no byte moves, or if the delivery of the last bytes takes too long.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
         let silent = self.last_moved.checked_add(SILENCE).unwrap_or(self.last_moved);
         match self.phase {
             Phase::Both => silent,
-            Phase::Parting { until, .. } => until.min(silent),
-            Phase::Nobody => self.last_moved,
+            Phase::Closing { until, .. } => until.min(silent),
+            Phase::Closed => self.last_moved,
         }
     }
 
-    /// Whether all that a gone leg said was delivered to the other one.
+    /// Whether all data of a closed leg was delivered to the other leg.
     #[must_use]
     pub const fn is_delivered(&self) -> bool {
         let [one, two] = &self.ends;
         match self.phase {
             Phase::Both => false,
-            Phase::Parting { gone: 0, .. } => one.flows.is_empty() && two.finishing == 0,
-            Phase::Parting { .. } => two.flows.is_empty() && one.finishing == 0,
-            Phase::Nobody => true,
+            Phase::Closing { closed: 0, .. } => one.flows.is_empty() && two.finishing == 0,
+            Phase::Closing { .. } => two.flows.is_empty() && one.finishing == 0,
+            Phase::Closed => true,
         }
     }
 
     /// A leg opened a unidirectional stream.
     pub fn handle_opened(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
         let index = self.index(leg);
-        if self.is_parting() {
+        if self.is_closing() {
             return outside.ports.connections.stop(leg, stream, close::PEER_LEFT);
         }
         self.facing(index).0.flows.push(Flow::new(stream));
         self.open(outside, index);
     }
 
-    /// There may be something to read.
+    /// There may be data to read.
     pub fn handle_readable(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
-        if self.is_parting() {
+        if self.is_closing() {
             return outside.ports.discard(leg);
         }
         let index = self.index(leg);
         self.pump(outside, index, |flow| flow.from == stream);
     }
 
-    /// A stream to this leg may be written to again.
+    /// A stream to this leg can be written to again.
     pub fn handle_writable(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
         let index = 1_usize.saturating_sub(self.index(leg));
         self.pump(outside, index, |flow| flow.to == Some(stream));
     }
 
-    /// All of a finished stream to this leg was acknowledged.
+    /// The leg acknowledged all data of a finished stream.
     pub fn handle_finished(&mut self, outside: &mut Context<'_>, leg: ConnectionId) {
         let index = self.index(leg);
         let (to, _) = self.facing(index);
@@ -264,7 +268,7 @@ impl Pair {
         self.open(outside, index);
     }
 
-    /// This leg wants no more of a stream.
+    /// This leg stopped a stream that is sent to it.
     pub fn handle_stopped(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream, code: u32) {
         let index = self.index(leg);
         let (to, from) = self.facing(index);
@@ -275,7 +279,7 @@ impl Pair {
                 let broken = from.leg.is_tcp();
                 self.broken |= broken;
             }
-            // It was finished already.
+            // The stream was finished already.
             None => {
                 to.finishing = to.finishing.saturating_sub(1);
                 outside.ports.connections.reset(leg, stream, code);
@@ -284,55 +288,56 @@ impl Pair {
         }
     }
 
-    /// A leg's link ended: what it said before is still delivered, and nothing more is taken from the other one.
+    /// A leg's link ended. The relay still delivers the data that the leg sent before, and accepts no more data from
+    /// the other leg.
     pub fn handle_disconnect(&mut self, outside: &mut Context<'_>, leg: ConnectionId, farewell: Farewell) {
-        if self.is_parting() {
-            self.phase = Phase::Nobody;
+        if self.is_closing() {
+            self.phase = Phase::Closed;
             return;
         }
         let index = self.index(leg);
         let until = outside.now.checked_add(FAREWELL).unwrap_or(outside.now);
-        self.phase = Phase::Parting { gone: index, until, farewell };
-        let (gone, here) = self.facing(index);
-        let flows = std::mem::take(&mut here.flows);
-        flows.iter().for_each(|flow| outside.ports.connections.stop(here.leg, flow.from, farewell.code));
-        outside.ports.discard(here.leg);
-        for flow in &mut gone.flows {
-            flow.read(outside.ports, gone.leg, usize::MAX);
+        self.phase = Phase::Closing { closed: index, until, farewell };
+        let (closed, open) = self.facing(index);
+        let flows = std::mem::take(&mut open.flows);
+        flows.iter().for_each(|flow| outside.ports.connections.stop(open.leg, flow.from, farewell.code));
+        outside.ports.discard(open.leg);
+        for flow in &mut closed.flows {
+            flow.read(outside.ports, closed.leg, usize::MAX);
             flow.end();
         }
         self.open(outside, index);
         self.pump(outside, index, |_| true);
     }
 
-    /// The pair is over: what it had of the budget is free.
+    /// The pair is over: returns its share of the budget.
     pub fn release(self, budget: &mut Budget) {
         for end in self.ends {
             budget.give_back(end.window.size.saturating_sub(WINDOW));
         }
     }
 
-    /// The farewell, once a leg is gone.
+    /// The close code for the remaining leg, once a leg is closed.
     const fn farewell(&self) -> Option<Farewell> {
         match self.phase {
-            Phase::Both | Phase::Nobody => None,
-            Phase::Parting { farewell, .. } => Some(farewell),
+            Phase::Both | Phase::Closed => None,
+            Phase::Closing { farewell, .. } => Some(farewell),
         }
     }
 
-    /// Which of the two it is. The owner names no others.
+    /// The index of a leg. The caller passes only the two legs of this pair.
     fn index(&self, leg: ConnectionId) -> usize {
         let [one, _] = &self.ends;
         usize::from(one.leg != leg)
     }
 
-    /// This one, and the other one.
+    /// The end at `index`, and the other end.
     const fn facing(&mut self, index: usize) -> (&mut End, &mut End) {
         let [one, two] = &mut self.ends;
         if index == 0 { (one, two) } else { (two, one) }
     }
 
-    /// Opens streams on the other leg for those that wait for one, in their order.
+    /// Opens streams on the other leg for flows without one, in their order.
     fn open(&mut self, outside: &mut Context<'_>, index: usize) {
         let (from, to) = self.facing(index);
         let mut opened = Vec::new();
@@ -349,7 +354,7 @@ impl Pair {
         }
     }
 
-    /// Moves what can be moved on these streams of one leg.
+    /// Forwards as much data as possible on the selected streams of one leg.
     fn pump(&mut self, outside: &mut Context<'_>, index: usize, which: impl Fn(&Flow) -> bool) {
         let farewell = self.farewell();
         let mut broken = false;
@@ -370,7 +375,7 @@ impl Pair {
                     let flow = from.flows.remove(at);
                     match over {
                         Pumped::Waits => {}
-                        Pumped::Over => from.left |= from.leg.is_tcp() && farewell.is_none(),
+                        Pumped::Over => from.ended |= from.leg.is_tcp() && farewell.is_none(),
                         Pumped::Stopped(_) => broken |= from.leg.is_tcp(),
                         Pumped::Reset(_) => broken |= to.leg.is_tcp(),
                     }
@@ -388,14 +393,14 @@ impl Pair {
 }
 
 impl End {
-    fn new(now: Instant, joint: PairMember, (to, stream): (ConnectionId, Stream)) -> Self {
+    fn new(now: Instant, member: PairMember, (to, stream): (ConnectionId, Stream)) -> Self {
         let (crossing, small) = (Some(Crossing::default()), if to.is_tcp() { SMALL_FOR_TCP } else { SMALL });
-        let mut main = Flow { to: Some(stream), crossing, small, ..Flow::new(joint.main) };
-        main.take_in(joint.said.into());
-        Self { leg: joint.leg, flows: vec![main], finishing: 0, left: false, window: Window::new(now, to) }
+        let mut main = Flow { to: Some(stream), crossing, small, ..Flow::new(member.main) };
+        main.take_in(member.rest.into());
+        Self { leg: member.leg, flows: vec![main], finishing: 0, ended: false, window: Window::new(now, to) }
     }
 
-    /// Tells both sides how a flow ended.
+    /// Signals the end of a flow to both sides.
     fn close(&self, outside: &mut Context<'_>, to: &mut Self, flow: &Flow, how: &Pumped, farewell: Option<Farewell>) {
         if let Some(stream) = flow.to {
             match *how {
@@ -405,7 +410,7 @@ impl End {
                     to.finishing = to.finishing.saturating_add(1);
                     return;
                 }
-                // RFC 9000 §3.5: who is told to stop resets.
+                // RFC 9000 §3.5: an endpoint that receives STOP_SENDING sends RESET_STREAM.
                 Pumped::Stopped(code) | Pumped::Reset(code) => outside.ports.connections.reset(to.leg, stream, code),
             }
         }
@@ -420,7 +425,7 @@ impl Flow {
         Self { from, to: None, held: Vec::new(), held_bytes: 0, small: SMALL, crossing: None, draining: false }
     }
 
-    /// Reads and writes until one side waits, or all is over.
+    /// Reads and writes until one side blocks, or the flow is complete.
     fn pump(
         &mut self,
         outside: &mut Context<'_>,
@@ -466,7 +471,7 @@ impl Flow {
         result
     }
 
-    /// Reads up to `max` bytes and tells what stopped it before.
+    /// Reads up to `max` bytes. Returns why the read stopped earlier, if it did.
     fn read(&mut self, ports: &mut Ports, from: ConnectionId, max: usize) -> Option<Read> {
         let mut pieces = Vec::new();
         let (_, end) = ports.read_chunks(from, self.from, max, &mut pieces);
@@ -491,7 +496,7 @@ impl Flow {
         self.held_bytes = self.held_bytes.saturating_add(bytes);
     }
 
-    /// Nothing more comes.
+    /// No more data arrives.
     fn end(&mut self) {
         self.draining = true;
         if let Some(rest) = self.crossing.take().map(Crossing::into_rest).filter(|rest| !rest.is_empty()) {

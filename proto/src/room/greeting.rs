@@ -1,4 +1,4 @@
-//! The relay's side of one client's conversation, up to what the client wants: hello, the password's proof, a request.
+//! The relay's side of the conversation with one client before it has a seat: hello, proof of the password, request.
 //!
 //! ```text
 //!                                           ┌──answered──┐
@@ -6,14 +6,14 @@
 //!   │                  │                └───request──► Answering ──seated──► Seated
 //!   └── anything else, or the deadline ──► Over ◄──leave─────┴─────────────────┘
 //! ```
-//! It decides who may ask, not what is granted: that is the registry's, or the sender's
-//! that runs a relay inside itself.
+//! It decides who may send requests, not what is granted. The registry decides that, or the sender that runs a relay in
+//! its own process.
 //!
-//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is
-//! absolute, so a client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each
-//! further round costs it a request. Who is seated may stay; seats expire by the registry's clock. Bounds: one request
-//! at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it hands in the
-//! next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
+//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. The deadline
+//! is absolute, so a client that sends a byte now and then gets no more time (the lesson of CVE-2026-70464), and each
+//! further round costs it a request. A client with a seat may stay; seats expire by the registry's timer. Bounds: one
+//! request at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all; the owner takes them before it
+//! passes in the next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,46 +32,47 @@ use crate::wire::relay_auth::is_proof;
 use crate::wire::version::SPOKEN;
 use crate::wire::{self, Features, Hello};
 
-/// How long a client may take to ask for something, and to ask again.
+/// How long a client may take to send its first request, and each further one.
 pub const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// Outputs that one input can cause.
+#[cfg(test)]
 pub const MAX_OUTPUTS: usize = 3;
 /// The body of a `Ping` frame.
 const PING: &[u8] = &[4];
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// A nameplate and the sender's seat.
+    /// Allocate a nameplate and take the sender's seat.
     Allocate {
-        /// Who may take the seat again.
+        /// The key that may claim the seat again.
         owner: Owner,
     },
-    /// A seat.
+    /// Take a seat.
     Join {
-        /// In which room.
+        /// The room.
         room: RoomId,
-        /// On which side.
+        /// The side.
         role: Role,
-        /// Who may take the seat again.
+        /// The key that may claim the seat again.
         owner: Owner,
-        /// In the registry of reconnect rooms.
+        /// The room is in the registry of reconnect rooms.
         again: bool,
-        /// The seat of a code room that is left for it.
+        /// The client's seat in a code room, which this join replaces.
         former: Option<Former>,
     },
     /// Free the seat and the nameplate.
     Leave,
-    /// An answer, that is all.
+    /// Answer with `Pong`.
     Ping,
 }
 
-/// What is to be done.
+/// What the owner must do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send this body.
     Send(Bytes),
-    /// The client asks; answer on the same stream.
+    /// The client sent a request; answer on the same stream.
     Request(Request),
     /// Send what is queued, then close.
     Close(Ending),
@@ -80,41 +81,41 @@ pub enum Output {
 /// Why a conversation is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The client was told why.
+    /// The client was refused and has received the reason.
     Refused(RefusalReason),
-    /// It broke a rule.
+    /// The client broke a rule.
     Violation(Violation),
-    /// It took too long.
+    /// The client took too long.
     TooSlow,
 }
 
 enum State {
-    /// Nothing was said.
+    /// The client has sent nothing yet.
     Hello { password: Option<Arc<str>>, nonce: [u8; 16] },
-    /// A password must be proven.
+    /// The client must prove that it knows the password.
     Proof { password: Arc<str>, nonce: [u8; 16] },
-    /// It may ask.
+    /// The client may send a request.
     Ready,
-    /// It asked, and waits for the answer.
+    /// The client sent a request and waits for the answer.
     Answering,
-    /// It has a seat.
+    /// The client has a seat.
     Seated,
-    /// Nothing more is heard.
+    /// The conversation is over; further frames are ignored.
     Over,
 }
 
-/// See the module's text.
+/// The state of one conversation; see the module documentation.
 pub struct Greeting {
     state: State,
     deadline: Instant,
     observed: SocketAddr,
-    /// Its source tried too many passwords: so many seconds from now it may try again.
+    /// The client's source tried too many passwords. It may try again after this number of seconds.
     wait: Option<u32>,
     outputs: VecDeque<Output>,
 }
 
 impl Greeting {
-    /// A client connected from `observed`; with a password it must prove that it knows it.
+    /// A client connected from `observed`. If the relay has a password, the client must prove that it knows it.
     #[must_use]
     pub fn new(now: Instant, observed: SocketAddr, password: Option<Arc<str>>, seed: &Seed) -> Self {
         let mut nonce = [0; 16];
@@ -125,13 +126,13 @@ impl Greeting {
         Self { state, deadline: until(now), observed, wait: None, outputs: VecDeque::new() }
     }
 
-    /// Whether a password may be tried now; else, in how many seconds. None is judged then, so that an answer tells
-    /// nothing about it.
+    /// Sets the seconds until this client's source may try a password; `None` means now. While it must wait, no proof
+    /// is checked, so the answer reveals nothing about the proof.
     pub const fn set_wait(&mut self, wait: Option<u32>) {
         self.wait = wait;
     }
 
-    /// The body of the client's next frame. To be called when [`Greeting::poll_output`] has nothing.
+    /// Takes the body of the client's next frame. Call it only when [`Greeting::poll_output`] returns nothing.
     pub fn handle_frame(&mut self, body: &[u8]) {
         if matches!(self.state, State::Over) {
             return;
@@ -146,7 +147,7 @@ impl Greeting {
             (State::Proof { password, nonce }, ClientMessage::Prove { mac }) if is_proof(&password, &nonce, &mac) => {
                 State::Ready
             }
-            // A wrong proof, or a client that does not know of the password and asks at once.
+            // A wrong proof, or a client that does not know about the password and sends a request at once.
             (
                 State::Proof { .. },
                 ClientMessage::Prove { .. }
@@ -185,7 +186,7 @@ impl Greeting {
         };
     }
 
-    /// The request was refused; the client may ask again within [`GREET_WITHIN`].
+    /// The request was refused; the client may send another one within [`GREET_WITHIN`].
     pub fn answered(&mut self, now: Instant) {
         if matches!(self.state, State::Answering) {
             self.state = State::Ready;
@@ -193,7 +194,7 @@ impl Greeting {
         }
     }
 
-    /// The request was granted: the client has a seat, and time.
+    /// The request was granted: the client has a seat, and the deadline no longer applies.
     pub fn seated(&mut self) {
         if matches!(self.state, State::Answering) {
             self.state = State::Seated;
@@ -265,10 +266,10 @@ impl std::fmt::Debug for Greeting {
     }
 }
 
-/// Drops what a client that waited may still have said to the relay when it was paired.
+/// Drops a `Ping` that the client sent to the relay before it learned that it is paired.
 ///
-/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages
-/// is as short as a `Ping`, so the two cannot be confused.
+/// A waiting client's `Ping` may cross the relay's `Paired` message. All bytes after it are meant for the other peer.
+/// None of the peers' messages is as short as a `Ping`, so the two cannot be confused.
 #[derive(Debug, Default)]
 pub struct Crossing {
     held: BytesMut,
@@ -276,7 +277,7 @@ pub struct Crossing {
 }
 
 impl Crossing {
-    /// The next bytes of the client's first stream: those that are for the peer.
+    /// Takes the next bytes of the client's first stream; returns those that are for the peer.
     #[must_use]
     pub fn handle_bytes(&mut self, bytes: Bytes) -> Option<Bytes> {
         if self.over {
@@ -294,13 +295,13 @@ impl Crossing {
         Some(self.held.split().freeze())
     }
 
-    /// Whether everything that follows is for the peer.
+    /// Whether all further bytes are for the peer.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.over
     }
 
-    /// What is held back, because it may become a `Ping`; at the end of a stream it never will.
+    /// The bytes held back because they may be the start of a `Ping`. At the end of a stream they are for the peer.
     #[must_use]
     pub fn into_rest(self) -> Bytes {
         self.held.freeze()

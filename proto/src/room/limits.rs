@@ -1,22 +1,22 @@
-//! How much one source may ask of a relay, and how much all together.
+//! How much one source, and all sources together, may request from a relay.
 //!
-//! Decides whether a client that knocks is let in, asked to prove its address, or turned away; whether it may ask
-//! for a seat; whether it may hold one more room. A source is an IPv4 address or an IPv6 /64, and is charged in
-//! *buckets* (how often) and in *counts* (how many at once). Since a /48 with its 65,536 sources is easily had, the
-//! /56 and the /48 that an IPv6 source is in are charged as well: they may have twice and four times as much as one
-//! /64. What is refused at any of the three is charged to none, so that a /48 of fresh sources fills no table, and
-//! nobody else's bucket is forgotten for them.
+//! Decides whether a new client is accepted, must prove its address, or is refused; whether it may request a seat;
+//! whether it may hold one more room. A source is an IPv4 address or an IPv6 /64. Each source is charged in *buckets*
+//! (how often) and in *counts* (how many at once). An attacker easily obtains a /48 with its 65,536 sources, so the /56
+//! and the /48 around an IPv6 source are charged as well: they may have twice and four times as much as one /64. A
+//! request that is refused at any of the three is charged to none of them. So a /48 of fresh sources cannot fill a
+//! table, and does not push other sources' buckets out.
 //!
-//! Connections that are half open (their handshake is not done) give way to newer ones: the oldest of the same network
-//! where that has more than its share, the oldest of all where there are more than [`MAX_HALF_OPEN`].
+//! Half-open connections (their handshake is not complete) are closed in favour of newer ones: the oldest one of the
+//! same network if that network has more than its share, or the oldest of all if there are more than [`MAX_HALF_OPEN`].
 //!
-//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A): one instant per source, no timers. A
-//! first packet's address may be forged, so what is charged for it is kept apart from what proven addresses are
-//! charged: a forger can empty only the bucket whose owner is then asked to prove its address (RFC 9000
-//! §8.1.2), and never shuts anybody out.
+//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A): one instant per source, no timers. The source
+//! address of a first packet may be forged, so attempts from unproven addresses and from proven addresses have separate
+//! buckets. A forger can empty only the bucket of unproven attempts. The owner of the address is then asked to prove it
+//! (RFC 9000 §8.1.2), but is never refused.
 //!
-//! Bounds: [`MAX_SOURCES`] per table of buckets; beyond it the one that would be forgotten first makes room. Counts
-//! have at most three entries per connection.
+//! Bounds: [`MAX_SOURCES`] per table of buckets; beyond it the entry that would expire first is removed. Counts have at
+//! most three entries per connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,20 +25,21 @@ use std::time::Duration;
 
 use crate::Instant;
 
-/// Sources, and networks of them, that one table of buckets remembers.
+/// The most sources and networks in one table of buckets.
 pub const MAX_SOURCES: usize = 65_536;
-/// What a [`Guard`] has on the heap at most for those that it remembers, in bytes: five tables.
+/// The most heap memory that a [`Guard`] uses for its five tables, in bytes.
+#[cfg(feature = "internals")]
 pub const MAX_MEMORY: usize = 5 * MAX_SOURCES * 96;
-/// Connections in their handshake, all together, above which a client must first prove its address.
+/// The number of half-open connections of all sources above which a client must first prove its address.
 const HALF_OPEN: usize = 256;
-/// The same for one source; with TCP, a sixteenth of its connections if that is more.
+/// The same limit for one source. For TCP it is a sixteenth of the source's connections if that is more.
 const HALF_OPEN_PER_SOURCE: u32 = 16;
-/// Connections in their handshake, all together, of QUIC and TCP: beyond it the oldest gives way.
+/// The most half-open connections of all sources, QUIC and TCP together. Beyond it the oldest one is closed.
 pub const MAX_HALF_OPEN: usize = 1_024;
 
-/// Whom a client is taken for: its IPv4 address, or the /64 of its IPv6 address.
+/// The unit that limits apply to: an IPv4 address, or the /64 of an IPv6 address.
 ///
-/// There is no way to show it: the relay's logs must not hold an address.
+/// It has no printable form, because the relay's logs must not contain an address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source(Prefix);
 
@@ -46,14 +47,14 @@ pub struct Source(Prefix);
 enum Prefix {
     V4([u8; 4]),
     V6([u8; 8]),
-    /// A network that sources are in: an IPv6 /56.
+    /// The IPv6 /56 around a source.
     V6Wide([u8; 7]),
-    /// An IPv6 /48.
+    /// The IPv6 /48 around a source.
     V6Wider([u8; 6]),
 }
 
 impl Source {
-    /// The source of packets from this address. An IPv4 address in IPv6 form is that IPv4 address.
+    /// The source of packets from this address. An IPv4-mapped IPv6 address counts as the IPv4 address.
     #[must_use]
     pub fn of(addr: SocketAddr) -> Self {
         Self(match addr.ip().to_canonical() {
@@ -65,8 +66,8 @@ impl Source {
         })
     }
 
-    /// The networks that are charged for this source, itself first, and how many times as much as one source each may
-    /// have.
+    /// The networks that are charged for this source, the source itself first. The number is how many times the limit
+    /// of one source the network may have.
     pub(super) fn networks(self) -> impl Iterator<Item = (Self, u32)> {
         let wider = match self.0 {
             Prefix::V6([a, b, c, d, e, f, g, _]) => {
@@ -84,7 +85,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// How often: `burst` times at once, then once per `interval`.
+/// A rate: `burst` times at once, then once per `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,
@@ -92,20 +93,20 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many times a minute, half of them at once. 0 means never.
+    /// `count` times per minute, half of them at once. 0 means never.
     #[must_use]
     pub fn per_minute(count: u32) -> Self {
         let interval = Duration::from_secs(60).checked_div(count).unwrap_or(Duration::MAX);
         Self { interval, burst: count.div_ceil(2) }
     }
 
-    /// So many times as often.
+    /// The rate multiplied by a factor.
     fn times(self, factor: u32) -> Self {
         let interval = self.interval.checked_div(factor).unwrap_or(self.interval);
         Self { interval, burst: self.burst.saturating_mul(factor) }
     }
 
-    /// How far in the future the next conforming cell may be due.
+    /// How far in the future the theoretical arrival time may be for a conforming cell.
     fn tolerance(self) -> Duration {
         self.interval.saturating_mul(self.burst.saturating_sub(1))
     }
@@ -116,19 +117,19 @@ impl Rate {
 pub struct Buckets {
     rate: Rate,
     max_sources: usize,
-    /// The theoretical arrival time: when the source's bucket is full again. One that has passed says nothing.
+    /// The theoretical arrival time: when the source's bucket is full again. An entry in the past has no meaning.
     full_at: BTreeMap<Source, Instant>,
     by_time: BTreeSet<(Instant, Source)>,
 }
 
 impl Buckets {
-    /// All buckets are full.
+    /// A table in which all buckets are full.
     #[must_use]
     pub const fn new(rate: Rate, max_sources: usize) -> Self {
         Self { rate, max_sources, full_at: BTreeMap::new(), by_time: BTreeSet::new() }
     }
 
-    /// Whether the source may now, without charging it.
+    /// Whether the source may act now; does not charge it.
     ///
     /// # Errors
     /// How long it has to wait.
@@ -136,18 +137,18 @@ impl Buckets {
         if self.rate.burst == 0 {
             return Err(Duration::from_secs(60));
         }
-        let waits = source.networks().filter_map(|(network, factor)| {
+        let waiting_times = source.networks().filter_map(|(network, factor)| {
             let full_at = self.full_at.get(&network).copied().unwrap_or(now);
             let ahead = full_at.saturating_duration_since(now);
             ahead.checked_sub(self.rate.times(factor).tolerance()).filter(|wait| !wait.is_zero())
         });
-        waits.max().map_or(Ok(()), Err)
+        waiting_times.max().map_or(Ok(()), Err)
     }
 
-    /// Charges the source, and the networks that it is in, once, if it may.
+    /// Charges the source and its networks once, if it may act now.
     ///
     /// # Errors
-    /// How long it has to wait; nothing is charged then.
+    /// How long it has to wait; in that case nothing is charged.
     pub fn take(&mut self, now: Instant, source: Source) -> Result<(), Duration> {
         self.check(now, source)?;
         for (network, factor) in source.networks() {
@@ -158,8 +159,8 @@ impl Buckets {
 
     fn charge(&mut self, now: Instant, network: Source, interval: Duration) {
         let start = self.full_at.get(&network).map_or(now, |&full_at| full_at.max(now));
-        if let Some(known) = self.full_at.remove(&network) {
-            self.by_time.remove(&(known, network));
+        if let Some(old) = self.full_at.remove(&network) {
+            self.by_time.remove(&(old, network));
         }
         self.forget(now);
         let full_at = start.checked_add(interval).unwrap_or(start);
@@ -167,19 +168,13 @@ impl Buckets {
         self.by_time.insert((full_at, network));
     }
 
-    /// How many sources are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    /// The number of sources in the table.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.full_at.len()
     }
 
-    /// Whether no source is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.full_at.is_empty()
-    }
-
-    /// Two entries that say nothing any more go for each that comes, and room is made for that one.
+    /// Called for each new entry: removes up to two entries that are expired, or that exceed the bound.
     fn forget(&mut self, now: Instant) {
         for _ in 0..2 {
             let Some(&(full_at, source)) = self.by_time.first() else { return };
@@ -195,16 +190,16 @@ impl Buckets {
 /// What a relay allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections, all together.
+    /// The most connections of all sources.
     pub max_connections: usize,
-    /// Connections of one source.
+    /// The most connections of one source.
     pub connections_per_source: u32,
-    /// Rooms with somebody in them, all together.
+    /// The most waiting or paired rooms of all sources.
     pub max_rooms: usize,
-    /// Rooms that one source may wait in or have made.
+    /// The most rooms that one source may wait in or have created.
     pub rooms_per_source: u32,
-    /// Requests for a seat of one source per minute. Twice as many connections are allowed, half as many requests in
-    /// vain, and eight times as many questions for the own address.
+    /// Requests for a seat per source and minute. Other limits follow from it: twice as many new connections, half as
+    /// many failed requests, and eight times as many STUN requests.
     pub joins_per_minute: u32,
 }
 
@@ -220,18 +215,18 @@ impl Default for Limits {
     }
 }
 
-/// What to do with a client that knocks.
+/// What to do with a new client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Let it in; it is counted as half open.
+    /// Accept it; it counts as half open.
     Accept,
-    /// The same, and the oldest one that is half open gives way: of this network, or of all.
+    /// Accept it, and close the oldest half-open connection: of this network, or of all.
     InPlaceOf(Option<Source>),
-    /// Let it prove its address first.
+    /// Require a proof of its address first.
     Retry,
-    /// Turn it away: this source asks too often or has too many connections.
+    /// Refuse it: this source connects too often or has too many connections.
     TooMany,
-    /// Turn it away: there is no place.
+    /// Refuse it: the relay is full.
     Full,
 }
 
@@ -243,7 +238,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// What a network has in the terms of one source, where it may have so many times as much.
+    /// The network's counts divided by `factor`, to compare them with the limits of one source.
     fn share(self, factor: u32) -> Self {
         let share = |count: u32| count.checked_div(factor).unwrap_or(count);
         Self { half_open: share(self.half_open), connections: share(self.connections), rooms: share(self.rooms) }
@@ -254,37 +249,37 @@ impl Counts {
 #[derive(Debug)]
 pub struct Guard {
     limits: Limits,
-    knocks: Buckets,
-    proven_knocks: Buckets,
+    attempts: Buckets,
+    proven_attempts: Buckets,
     joins: Buckets,
     failures: Buckets,
-    questions: Buckets,
+    stun_requests: Buckets,
     counts: BTreeMap<Source, Counts>,
     half_open: usize,
     connections: usize,
 }
 
 impl Guard {
-    /// Nobody is there.
+    /// A guard without connections.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let joins = limits.joins_per_minute;
-        let knocks = Rate::per_minute(joins.saturating_mul(2));
+        let attempts = Rate::per_minute(joins.saturating_mul(2));
         let buckets = |rate| Buckets::new(rate, MAX_SOURCES);
         Self {
             limits,
-            knocks: buckets(knocks),
-            proven_knocks: buckets(knocks),
+            attempts: buckets(attempts),
+            proven_attempts: buckets(attempts),
             joins: buckets(Rate::per_minute(joins)),
             failures: buckets(Rate::per_minute(joins.div_ceil(2))),
-            questions: buckets(Rate::per_minute(joins.saturating_mul(8))),
+            stun_requests: buckets(Rate::per_minute(joins.saturating_mul(8))),
             counts: BTreeMap::new(),
             half_open: 0,
             connections: 0,
         }
     }
 
-    /// A client knocks. `proven`: it has shown that it receives at its address.
+    /// Decides on a new QUIC client. `proven`: the client has shown that it receives packets at its address.
     #[must_use]
     pub fn attempt(&mut self, now: Instant, source: Source, proven: bool) -> Admission {
         let most = self.limits.connections_per_source;
@@ -297,7 +292,7 @@ impl Guard {
         if self.half_open >= HALF_OPEN
             || self.connections.saturating_add(self.half_open) >= self.limits.max_connections
             || self.crowded(source, |counts| counts.half_open >= HALF_OPEN_PER_SOURCE || counts.connections >= most)
-            || self.knocks.take(now, source).is_err()
+            || self.attempts.take(now, source).is_err()
         {
             return Admission::Retry;
         }
@@ -305,22 +300,23 @@ impl Guard {
         Admission::Accept
     }
 
-    /// A TCP connection came in. TCP's own handshake has proven its address, so it is never asked to prove it
-    /// again; and since it may then send nothing at all, a source may have only a sixteenth of its connections
-    /// (and 16 at least) in that state. A new one takes the place of one that is there already, so that silent
-    /// ones shut out none of the same address.
+    /// Decides on a new TCP connection. TCP's handshake has already proven the address, so no further proof is
+    /// required. Since the client may then send nothing at all, only a sixteenth of a source's connections (but at
+    /// least 16) may be half open. Beyond that a new connection replaces an old one, so silent connections do not
+    /// exclude honest clients at the same address.
     #[must_use]
     pub fn accept(&mut self, now: Instant, source: Source) -> Admission {
         self.admit(now, source, (self.limits.connections_per_source / 16).max(HALF_OPEN_PER_SOURCE))
     }
 
-    /// Admits a client whose address is proven. `half_open`: how many of its source may be so.
+    /// Decides on a client with a proven address. `half_open` is the limit of half-open connections for its source.
     fn admit(&mut self, now: Instant, source: Source, half_open: u32) -> Admission {
         let most = self.limits.connections_per_source;
         if self.connections >= self.limits.max_connections {
             return Admission::Full;
         }
-        if self.crowded(source, |counts| counts.connections >= most) || self.proven_knocks.take(now, source).is_err() {
+        if self.crowded(source, |counts| counts.connections >= most) || self.proven_attempts.take(now, source).is_err()
+        {
             return Admission::TooMany;
         }
         let crowd = self.crowd(source, |counts| {
@@ -341,8 +337,8 @@ impl Guard {
         self.count(source, |counts| counts.half_open = counts.half_open.saturating_add(1));
     }
 
-    /// The first network of this source that has too much. What is judged is its share of one source's limits, rounded
-    /// down.
+    /// The first network of this source that exceeds a limit. The network's counts are divided by its factor, rounded
+    /// down, and compared with the limits of one source.
     fn crowd(&self, source: Source, too_much: impl Fn(Counts) -> bool) -> Option<Source> {
         let crowd = source
             .networks()
@@ -354,8 +350,8 @@ impl Guard {
         self.crowd(source, too_much).is_some()
     }
 
-    /// The handshake is done, so the address is proven. False: the source has too many
-    /// connections; it is counted all the same.
+    /// The handshake is complete, so the address is proven. Returns false if the source has too many connections; the
+    /// connection is counted in any case.
     #[must_use]
     pub fn connected(&mut self, source: Source) -> bool {
         self.half_open = self.half_open.saturating_sub(1);
@@ -369,7 +365,7 @@ impl Guard {
         !crowded
     }
 
-    /// A connection is over; `half_open`: before its handshake was done.
+    /// A connection is closed. `half_open`: its handshake was not complete.
     pub fn disconnected(&mut self, source: Source, half_open: bool) {
         if half_open {
             self.half_open = self.half_open.saturating_sub(1);
@@ -380,7 +376,7 @@ impl Guard {
         }
     }
 
-    /// A client asks for a seat.
+    /// Charges a request for a seat.
     ///
     /// # Errors
     /// How long its source has to wait.
@@ -389,7 +385,7 @@ impl Guard {
         self.joins.take(now, source)
     }
 
-    /// Whether a client of this source may try a password.
+    /// Whether a client of this source may try a password now.
     ///
     /// # Errors
     /// How long its source has to wait.
@@ -397,18 +393,18 @@ impl Guard {
         self.failures.check(now, source)
     }
 
-    /// It asked in vain, or with a wrong password.
+    /// Charges a failed request or a wrong password.
     pub fn failed(&mut self, now: Instant, source: Source) {
-        // An empty bucket is checked before the next request, so nothing is lost here.
+        // An empty bucket is checked before the next request, so the error can be ignored here.
         let _ = self.failures.take(now, source);
     }
 
-    /// A client asks at which address it is seen. The address may be forged; what a forger uses up is only this.
+    /// Charges a STUN request. The address may be forged; a forger can use up only this bucket.
     ///
     /// # Errors
     /// How long its source has to wait.
     pub fn ask(&mut self, now: Instant, source: Source) -> Result<(), Duration> {
-        self.questions.take(now, source)
+        self.stun_requests.take(now, source)
     }
 
     /// Whether the source may have one more room.
@@ -417,23 +413,23 @@ impl Guard {
         !self.crowded(source, |counts| counts.rooms >= self.limits.rooms_per_source)
     }
 
-    /// A room is charged to the source.
+    /// Charges a room to the source.
     pub fn room_opened(&mut self, source: Source) {
         self.count(source, |counts| counts.rooms = counts.rooms.saturating_add(1));
     }
 
-    /// And no longer.
+    /// Removes the charge for a room.
     pub fn room_closed(&mut self, source: Source) {
         self.count(source, |counts| counts.rooms = counts.rooms.saturating_sub(1));
     }
 
-    /// How many connections there may be, all together.
+    /// The most connections of all sources.
     #[must_use]
     pub const fn max_connections(&self) -> usize {
         self.limits.max_connections
     }
 
-    /// Connections, without those in their handshake.
+    /// The number of connections with a complete handshake.
     #[must_use]
     pub const fn connections(&self) -> usize {
         self.connections

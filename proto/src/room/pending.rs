@@ -1,11 +1,11 @@
 //! A leg before it is paired: its first stream, the frames on it, and the relay's answers.
 //!
 //! ```text
-//! open ──► talking ──(the owner says farewell)──► leaving ──(all acknowledged, or too late)──► over
+//! open ──► talking ──(the owner sends a farewell)──► leaving ──(all acknowledged, or too late)──► over
 //! ```
-//! Decides when the leg is read: only when it took all that was said to it, so that a client which asks and does not
-//! listen makes nobody hold its answers. Bounds: one frame of at most 4 KiB, and the answers to one request. Timers:
-//! the greeting's, and [`LINGER`] for the farewell.
+//! Decides when the relay reads from the leg: only when the client has accepted all earlier answers, so that a client
+//! which sends requests and does not read cannot make the relay buffer its answers. Bounds: one frame of at most 4 KiB,
+//! and the answers to one request. Timers: the greeting's, and [`LINGER`] for the farewell.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,22 +29,22 @@ use crate::wire::{self, Caps, Decoder};
 /// How long a farewell may take to be acknowledged.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// What the owner has to do next.
+/// What the owner must do next.
 #[derive(Debug)]
 pub enum Step {
-    /// Nothing: the client is slow, or has said nothing.
+    /// Nothing: the client does not read, or has sent no complete frame.
     Waits,
-    /// Answer the request.
+    /// Answer this request.
     Asks(Request),
-    /// The greeting is over: say farewell.
+    /// The greeting is over: send a farewell.
     Ends(Ending),
-    /// The client wants nothing more.
-    HungUp,
-    /// The farewell was said: close.
+    /// The client closed or reset its stream.
+    Left,
+    /// The farewell was sent: close the leg.
     Over(Farewell),
 }
 
-/// See the module's text.
+/// The conversation with one client before it is paired; see the module documentation.
 #[derive(Debug)]
 pub struct PendingClient {
     main: Option<Stream>,
@@ -63,7 +63,7 @@ struct Leaving {
 }
 
 impl PendingClient {
-    /// A client knocked.
+    /// A new client.
     #[must_use]
     pub fn new(now: Instant, observed: SocketAddr, password: Option<Arc<str>>, seed: &Seed) -> Self {
         Self {
@@ -75,7 +75,8 @@ impl PendingClient {
         }
     }
 
-    /// The client opened its first bidirectional stream, or its TCP connection is open. False: it had one.
+    /// The client opened its first bidirectional stream, or its TCP connection is open. Returns false if it had one
+    /// already.
     #[must_use]
     pub fn open(&mut self, stream: Stream) -> bool {
         self.main.replace(stream).is_none()
@@ -87,7 +88,7 @@ impl PendingClient {
         self.main
     }
 
-    /// Moves the conversation on, up to the next thing that the owner has to do.
+    /// Continues the conversation up to the next thing that the owner must do.
     pub fn step(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> Step {
         loop {
             if !self.flush(now, ports, leg) {
@@ -106,7 +107,7 @@ impl PendingClient {
                     Ok(None) => match self.read(ports, leg) {
                         Read::Data(bytes) => self.decoder.push(bytes),
                         Read::Blocked => return Step::Waits,
-                        Read::End | Read::Reset(_) | Read::Gone => return Step::HungUp,
+                        Read::End | Read::Reset(_) | Read::Gone => return Step::Left,
                     },
                 },
             }
@@ -118,12 +119,12 @@ impl PendingClient {
         self.greeting.set_wait(wait);
     }
 
-    /// Says something to the client; it is written at the next [`PendingClient::step`] or [`PendingClient::flush`].
+    /// Queues a message for the client. The next [`PendingClient::step`] or [`PendingClient::flush`] writes it.
     pub fn say(&mut self, message: &RelayMessage) {
         self.out.push(enclose(&wire::encode(message)));
     }
 
-    /// The request was refused; there is time for another one.
+    /// The request was refused; the client may send another one.
     pub fn answered(&mut self, now: Instant) {
         self.greeting.answered(now);
     }
@@ -133,7 +134,7 @@ impl PendingClient {
         self.greeting.seated();
     }
 
-    /// What was said is the last: close once it is acknowledged.
+    /// The queued messages are the last ones: the leg closes once the client acknowledged them.
     pub fn farewell(&mut self, now: Instant, farewell: Farewell) {
         if self.leaving.is_none() {
             let until = now.checked_add(LINGER).unwrap_or(now);
@@ -141,14 +142,15 @@ impl PendingClient {
         }
     }
 
-    /// The client has all that was said on its first stream.
+    /// The client acknowledged all data on its first stream.
     pub fn handle_finished(&mut self) {
         if let Some(leaving) = &mut self.leaving {
             leaving.acknowledged = true;
         }
     }
 
-    /// A deadline may have passed. True: the client was too slow to ask, or to take its answers, and is to be closed.
+    /// A deadline may have passed. Returns true if the client was too slow to send a request or to read its answers;
+    /// the owner must close it.
     #[must_use]
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         match &mut self.leaving {
@@ -166,7 +168,7 @@ impl PendingClient {
         self.leaving.as_ref().map_or_else(|| self.greeting.poll_timeout(), |leaving| Some(leaving.until))
     }
 
-    /// Writes what was said. False: the client does not take it now.
+    /// Writes the queued messages. Returns false if the client does not accept them now.
     pub fn flush(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> bool {
         let Some(main) = self.main.filter(|_| !self.out.is_empty()) else {
             self.out.clear();
@@ -178,7 +180,7 @@ impl PendingClient {
                 self.out.retain(|piece| !piece.is_empty());
                 false
             }
-            // Who takes no answers gets none; that it is gone is told elsewhere.
+            // A client that stopped the stream gets no answers. Its disconnect is reported elsewhere.
             Write::Done | Write::Stopped(_) | Write::Gone => {
                 self.out.clear();
                 true
@@ -186,7 +188,7 @@ impl PendingClient {
         }
     }
 
-    /// What the client said behind its request.
+    /// Data that the client sent after its request.
     #[must_use]
     pub fn into_rest(self) -> VecDeque<Bytes> {
         self.decoder.into_rest()
@@ -199,7 +201,7 @@ impl PendingClient {
     fn leave(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> Step {
         let Some(leaving) = &mut self.leaving else { return Step::Waits };
         if leg.is_tcp() {
-            // Closing it is careful by itself, and the farewell is the only end that it can have.
+            // TCP's close delivers the pending data by itself, and the close code is the only end that it can signal.
             return Step::Over(leaving.farewell);
         }
         if let (Some(main), false) = (self.main, leaving.finished) {
@@ -211,13 +213,13 @@ impl PendingClient {
 
     fn read(&self, ports: &mut Ports, leg: ConnectionId) -> Read {
         let Some(main) = self.main else { return Read::Blocked };
-        // Room for one frame: what stands behind it may be for the peer, and is left where its credit is.
+        // Read one frame only: the data after it may be for the peer, and stays where flow control limits it.
         let room = GREETING.saturating_add(PREFIX).saturating_sub(self.decoder.buffered());
         ports.read(leg, main, room.max(1))
     }
 }
 
-/// What a rule that the client broke is called in the farewell.
+/// The text for a violation in the close reason.
 #[must_use]
 pub const fn text(violation: Violation) -> &'static str {
     if matches!(violation, Violation::FrameTooLong) { "message too large" } else { "malformed or unexpected message" }

@@ -1,8 +1,8 @@
-//! The connections of a relay's legs, with the rules that only a relay has for them.
+//! The connections of a relay's legs, with the relay's own rules for them.
 //!
-//! That a TCP connection broke off is reported by its last event, and is not the end of what it said: until then
-//! nothing more is read or taken. The pair ends where QUIC would reset or stop a stream and TCP can't. Decides nothing.
-//! No timers, no bounds of its own.
+//! A TCP connection that broke off may still have data to read, until its last event reports the end. Until then, reads
+//! and writes return `Blocked` instead of `Gone`. Where QUIC would reset or stop a stream and TCP cannot, the pair
+//! ends. Decides nothing. No timers, no bounds of its own.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::link::connections::{ConnectionId, Connections};
 use crate::link::quic::{Read, Stream, Write};
 use crate::room::farewell::Farewell;
 
-/// See the module's text.
+/// The connections of a relay; see the module documentation.
 #[derive(Default)]
 pub struct Ports {
-    /// All of them.
+    /// All connections.
     pub connections: Connections,
 }
 
 impl Ports {
-    /// The next piece: of a QUIC stream at most `max` bytes, of TCP as it came.
+    /// Reads the next piece: at most `max` bytes from a QUIC stream; from TCP, one piece as it arrived.
     pub fn read(&mut self, leg: ConnectionId, stream: Stream, max: usize) -> Read {
         match self.connections.read(leg, stream, max) {
             Read::Gone if leg.is_tcp() => Read::Blocked,
@@ -29,7 +29,7 @@ impl Ports {
         }
     }
 
-    /// Many pieces: until there is nothing more, or `max` bytes are there (of TCP, at least as many).
+    /// Reads several pieces: until there are no more, or `max` bytes were read (from TCP, at least `max`).
     pub fn read_chunks(
         &mut self,
         leg: ConnectionId,
@@ -43,7 +43,7 @@ impl Ports {
         }
     }
 
-    /// Writes what the window allows; what was taken is left empty.
+    /// Writes what the window allows; empties the pieces that were accepted.
     pub fn write(&mut self, now: Instant, leg: ConnectionId, stream: Stream, data: &mut [Bytes]) -> Write {
         match self.connections.write_chunks(now, leg, stream, data) {
             Write::Gone if leg.is_tcp() => Write::Blocked,
@@ -51,31 +51,31 @@ impl Ports {
         }
     }
 
-    /// Nothing more is written to a stream. TCP takes this goodbye along.
+    /// Finishes a stream. On TCP, the close code is sent with the end.
     pub fn finish(&mut self, now: Instant, leg: ConnectionId, stream: Stream, goodbye: Option<Farewell>) {
         let Farewell { code, text } = goodbye.unwrap_or(Farewell { code: 0, text: "" });
         self.connections.finish(now, leg, stream, code, text);
     }
 
-    /// What still arrives over TCP is dropped; it is read so that its end is seen.
+    /// Reads and drops all data that still arrives over TCP, so that its end is noticed.
     pub fn discard(&mut self, leg: ConnectionId) {
         if leg.is_tcp() {
             while let Read::Data(_) = self.connections.read(leg, Stream::first(), usize::MAX) {}
         }
     }
 
-    /// The round trip; zero of TCP, where the system has what it needs for it.
+    /// The round-trip time. It is zero for TCP, where the system's buffers cover the round trip.
     pub fn rtt(&mut self, leg: ConnectionId) -> Duration {
         self.connections.rtt(leg).unwrap_or_default()
     }
 
-    /// Ends a leg.
+    /// Closes a leg.
     pub fn close(&mut self, now: Instant, leg: ConnectionId, farewell: Farewell) {
         self.connections.close(now, leg, farewell.code, farewell.text);
     }
 
-    /// A leg that ended was read for the last time.
-    pub fn let_go(&mut self, now: Instant, leg: ConnectionId) {
+    /// Closes a TCP leg that ended, after its last data was read.
+    pub fn close_ended(&mut self, now: Instant, leg: ConnectionId) {
         if leg.is_tcp() {
             self.connections.close(now, leg, 0, "");
         }

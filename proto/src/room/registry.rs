@@ -1,4 +1,4 @@
-//! Who sits in which room of a relay.
+//! Which link has a seat in which room of a relay.
 //!
 //! ```text
 //!              ┌─────────── owner of a seat joins again ───────────┐
@@ -7,18 +7,21 @@
 //!     owner joins   │                                │ a leg leaves
 //!                   └──────────── Kept ◄─────────────┘
 //! ```
-//! It decides who waits, who is paired with whom, who is refused and why, which link loses its seat, and what expires.
-//! It knows links as names of type `L` that its owner gives, and no addresses. There are two kinds of room:
-//! - *code rooms*, where only a sender waits. A receiver that finds nobody hears the same whatever the reason. After
-//!   the first pairing the name is *kept*: until the sender leaves or it expires, only the same sender may wait there
-//!   again, and it is not given out to others.
+//! It decides which link waits, which links are paired, which join is refused and why, which link loses its seat, and
+//! what expires. Links are names of type `L` that the caller gives; the registry has no addresses. There are two kinds
+//! of room:
+//! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or
+//!   the name expires, only the same sender may wait there again, and the number is not allocated to others. A receiver
+//!   that gets no seat learns only whether another receiver was paired there while the sender has the name
+//!   ([`Refusal::Taken`]). A client that asks for the sender's seat learns the same ([`Refusal::NameTaken`]).
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
-//! An owner is remembered as a keyed hash, compared in constant time. A join by the owner of a seat takes that seat
-//! from its old link and ends the pair, so that a dead link which the relay still believes in shuts nobody out.
+//! The registry stores an owner as a keyed hash, and compares it in constant time. A join by the owner of a seat takes
+//! that seat from its old link and ends the pair. So a dead link that the relay still considers alive does not exclude
+//! its owner.
 //!
-//! Timer: a room that waits, or is kept, expires ([`Config::ttl`]); pairs don't. Bounds: [`Config::max_rooms`] with
-//! somebody in them; [`Config::max_kept`] kept names, of which the one that would expire first gives way.
+//! Timer: a room that waits, or is kept, expires ([`Config::ttl`]); pairs do not. Bounds: [`Config::max_rooms`] waiting
+//! or paired rooms; [`Config::max_kept`] kept names, of which the one that would expire first is removed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -31,85 +34,87 @@ use crate::code::Nameplate;
 use crate::seed::Seed;
 use crate::wire::relay::{Owner, Role, RoomId};
 
-/// Tries to find a free number of one length. Each fails with a chance of a tenth at most, unless
-/// somebody sits on many numbers.
+/// How many random numbers of one length are tried. Each try fails with a probability of a tenth at most, unless an
+/// attacker occupies many numbers.
 const TRIES: u32 = 16;
-/// The longest nameplate that is given out, in digits.
+/// The longest nameplate that is allocated, in digits.
 const MAX_DIGITS: u32 = 9;
 
-/// What is allowed.
+/// The limits of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Rooms in which somebody waits or two are paired.
+    /// The most rooms in which one link waits or two are paired.
     pub max_rooms: usize,
-    /// Names that are kept for a sender.
+    /// The most names that are kept for a sender.
     pub max_kept: usize,
     /// How long a room waits.
     pub ttl: Duration,
-    /// How long a name is kept after its first pairing: as long as a sender may need to come back for
-    /// another guess. It is short, since a custom code may be used again, by another run of the program,
-    /// which nobody can tell from a stranger.
+    /// How long a name is kept after its first pairing: as long as a sender may need to come back for another guess. It
+    /// is short, since another run of the program may use a custom code again, and the relay cannot distinguish that
+    /// run from a stranger.
     pub keep: Duration,
 }
 
 /// The registry a room is in, and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// A reconnect room.
+    /// The room is a reconnect room.
     pub again: bool,
     /// The name.
     pub room: RoomId,
 }
 
-/// Why there is no seat.
+/// Why a link got no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No sender waits there: unknown, used, full and expired look the same.
+    /// No sender waits there. Unknown, expired and given up rooms give the same answer.
     NobodyWaits,
-    /// The seat is somebody else's.
+    /// Another receiver is, or was, paired with the sender, which still has the name.
+    Taken,
+    /// The seat belongs to another owner.
     NameTaken,
-    /// There are as many rooms as there may be.
+    /// The limit of rooms is reached.
     Full,
 }
 
-/// What became of a join.
+/// The result of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome<L> {
-    /// It has the seat; the other side has not come.
+    /// The link has the seat; the other side has not joined.
     Waiting,
-    /// It has the seat, and this is the link of the other side.
+    /// The link has the seat and is paired.
     Paired {
         /// The link that waited.
         with: L,
     },
-    /// It has no seat.
+    /// The link has no seat.
     Refused(Refusal),
 }
 
-/// Whose seats are gone because their owner came on another link.
+/// The links that lost their seats because the owner joined with another link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replaced<L> {
-    /// Nobody's.
-    Nobody,
-    /// The old link of the one who came.
+    /// No link.
+    Nothing,
+    /// The owner's old link, which waited.
     Waiting(L),
-    /// A pair: the old link of the one who came, and its partner's.
+    /// A pair: the owner's old link, and its partner's link.
     Pair(L, L),
 }
 
 /// The result of [`Registry::join`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined<L> {
-    /// What the one who came gets.
+    /// The result for the link that joined.
     pub outcome: Outcome<L>,
-    /// Which links are no longer seated; they are to be closed.
-    pub ousted: Replaced<L>,
+    /// The links that lost their seats; the caller must close them.
+    pub replaced: Replaced<L>,
 }
 
 /// The result of [`Registry::allocate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocated {
-    /// The number that was given.
+    /// The allocated number.
     pub nameplate: u32,
     /// The room's name.
     pub key: Key,
@@ -118,15 +123,15 @@ pub struct Allocated {
 /// How many rooms there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// In which somebody waits.
+    /// Rooms in which one link waits.
     pub waiting: usize,
-    /// In which two are paired.
+    /// Rooms in which two links are paired.
     pub paired: usize,
     /// Names that are kept for a sender.
     pub kept: usize,
 }
 
-/// An owner, as far as it is remembered. Comparing takes the same time wherever two differ.
+/// The stored form of an owner. The comparison takes constant time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tag(blake3::Hash);
 
@@ -138,32 +143,34 @@ struct Seat<L> {
 
 #[derive(Debug, Clone, Copy)]
 enum State<L> {
-    /// One waits.
+    /// One link waits.
     Waiting { role: Role, seat: Seat<L> },
-    /// Two are paired.
+    /// Two links are paired.
     Paired { sender: Seat<L>, receiver: Seat<L> },
-    /// Nobody is here, and only this sender may be.
+    /// The room is empty, and only this sender may wait in it.
     Kept { owner: Tag },
 }
 
-/// What a room's name has of its own.
+/// What the registry stores about a room's name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Name {
-    /// The number, if it was given out here.
+    /// The number, if this registry allocated it.
     number: Option<u32>,
-    /// Until when it is kept once nobody is here: since the first pairing, in code rooms.
+    /// Until when the name is kept once the room is empty. Set at the first pairing, in code rooms.
     kept_until: Option<Instant>,
+    /// Who was paired with the sender last, in code rooms.
+    receiver: Option<Tag>,
 }
 
 #[derive(Debug)]
 struct Room<L> {
     state: State<L>,
     name: Name,
-    /// When it goes, if nothing happens. Pairs don't.
+    /// When the room expires, if nothing happens. Pairs do not expire.
     expires: Option<Instant>,
 }
 
-/// See the module's text.
+/// All rooms and seats; see the module documentation.
 #[derive(Debug)]
 pub struct Registry<L> {
     config: Config,
@@ -173,14 +180,14 @@ pub struct Registry<L> {
     kept: BTreeSet<(Instant, Key)>,
     expired: VecDeque<(L, Key)>,
     counts: Counts,
-    /// Numbers given out here that are in use.
+    /// The number of allocated nameplates in use.
     numbers: usize,
     tag_key: [u8; 32],
     rng: ChaCha20Rng,
 }
 
 impl<L: Copy + Ord> Registry<L> {
-    /// No rooms.
+    /// A registry without rooms.
     #[must_use]
     pub fn new(config: Config, seed: &Seed) -> Self {
         Self {
@@ -197,7 +204,7 @@ impl<L: Copy + Ord> Registry<L> {
         }
     }
 
-    /// Gives out a number nobody uses, and seats the link there as its sender.
+    /// Allocates an unused number, and gives the link the sender's seat there.
     ///
     /// # Errors
     /// [`Refusal::Full`], or [`Refusal::NameTaken`] when the link has a seat.
@@ -211,32 +218,32 @@ impl<L: Copy + Ord> Registry<L> {
         }
         let (nameplate, key) = self.free_number().ok_or(Refusal::Full)?;
         let seat = Seat { link, owner: self.tag(owner) };
-        let name = Name { number: Some(nameplate), kept_until: None };
-        let _ = self.wait(now, key, Role::Sender, seat, name, Replaced::Nobody);
+        let name = Name { number: Some(nameplate), ..Name::default() };
+        let _ = self.wait(now, key, Role::Sender, seat, name, Replaced::Nothing);
         Ok(Allocated { nameplate, key })
     }
 
-    /// A link wants a seat.
+    /// A link requests a seat.
     pub fn join(&mut self, now: Instant, key: Key, role: Role, owner: &Owner, link: L) -> Joined<L> {
         self.handle_timeout(now);
         let seat = Seat { link, owner: self.tag(owner) };
         if self.seats.contains_key(&link) {
-            return refused(role, true);
+            return refused(in_vain(role));
         }
         let Some(room) = self.rooms.get(&key) else {
             return if role == Role::Receiver && !key.again {
-                refused(role, false)
+                refused(Refusal::NobodyWaits)
             } else if self.is_full() {
-                Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Replaced::Nobody }
+                refused(Refusal::Full)
             } else {
-                self.wait(now, key, role, seat, Name::default(), Replaced::Nobody)
+                self.wait(now, key, role, seat, Name::default(), Replaced::Nothing)
             };
         };
         let name = room.name;
         match room.state {
             State::Waiting { role: waits, seat: old } if waits == role => {
                 if old.owner != seat.owner {
-                    return refused(role, true);
+                    return refused(in_vain(role));
                 }
                 self.remove(key);
                 self.wait(now, key, role, seat, name, Replaced::Waiting(old.link))
@@ -251,30 +258,30 @@ impl<L: Copy + Ord> Registry<L> {
                     Role::Receiver => (receiver, sender),
                 };
                 if own.owner != seat.owner {
-                    return refused(role, true);
+                    return refused(if key.again { in_vain(role) } else { name.refusal(role, seat.owner) });
                 }
-                let ousted = Replaced::Pair(own.link, other.link);
+                let replaced = Replaced::Pair(own.link, other.link);
                 self.remove(key);
                 if role == Role::Sender || key.again {
-                    self.wait(now, key, role, seat, name, ousted)
+                    self.wait(now, key, role, seat, name, replaced)
                 } else {
                     self.keep(now, key, sender.owner, name);
-                    Joined { ousted, ..refused(role, true) }
+                    Joined { replaced, ..refused(Refusal::NobodyWaits) }
                 }
             }
             State::Kept { owner } if role == Role::Sender && owner == seat.owner => {
                 if self.is_full() {
-                    return Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Replaced::Nobody };
+                    return refused(Refusal::Full);
                 }
                 self.remove(key);
-                self.wait(now, key, role, seat, name, Replaced::Nobody)
+                self.wait(now, key, role, seat, name, Replaced::Nothing)
             }
-            State::Kept { .. } => refused(role, true),
+            State::Kept { .. } => refused(name.refusal(role, seat.owner)),
         }
     }
 
-    /// A link gives up its seat: it said so (`for_good`: then its sender's name is free), or it is gone. Tells its
-    /// partner, if it had one; that one has no seat any more either.
+    /// A link gives up its seat, by its own request (`for_good`: a sender's name becomes free) or because it
+    /// disconnected. Returns its partner, if it had one; the partner loses its seat too.
     pub fn leave(&mut self, now: Instant, link: L, for_good: bool) -> Option<L> {
         let key = *self.seats.get(&link)?;
         let room = self.remove(key)?;
@@ -297,7 +304,7 @@ impl<L: Copy + Ord> Registry<L> {
         }
     }
 
-    /// A link that waits is still interested: its room's time starts again.
+    /// A waiting link shows that it is alive: its room's time starts again.
     pub fn renew(&mut self, now: Instant, link: L) {
         let Some(&key) = self.seats.get(&link) else { return };
         let expires = self.after_ttl(now);
@@ -339,7 +346,7 @@ impl<L: Copy + Ord> Registry<L> {
         self.counts
     }
 
-    /// The link that waits or is paired there, if it is this owner's.
+    /// The link that waits or is paired in this seat, if this owner has it.
     #[must_use]
     pub fn seat(&self, key: Key, role: Role, owner: &Owner) -> Option<L> {
         let seat = match self.rooms.get(&key)?.state {
@@ -353,7 +360,7 @@ impl<L: Copy + Ord> Registry<L> {
         (seat.owner == self.tag(owner)).then_some(seat.link)
     }
 
-    /// The link that waits there, and would be paired with one who joins on this side.
+    /// The link that waits there and would be paired with a link that joins on this side.
     #[must_use]
     pub fn waits_for(&self, key: Key, role: Role) -> Option<L> {
         match self.rooms.get(&key)?.state {
@@ -362,7 +369,8 @@ impl<L: Copy + Ord> Registry<L> {
         }
     }
 
-    /// The room in which the link sits.
+    /// The room in which the link has a seat.
+    #[cfg(test)]
     #[must_use]
     pub fn room_of(&self, link: L) -> Option<Key> {
         self.seats.get(&link).copied()
@@ -379,11 +387,11 @@ impl<L: Copy + Ord> Registry<L> {
         role: Role,
         seat: Seat<L>,
         name: Name,
-        ousted: Replaced<L>,
+        replaced: Replaced<L>,
     ) -> Joined<L> {
         let expires = Some(self.after_ttl(now));
         self.insert(key, Room { state: State::Waiting { role, seat }, name, expires });
-        Joined { outcome: Outcome::Waiting, ousted }
+        Joined { outcome: Outcome::Waiting, replaced }
     }
 
     fn pair(&mut self, now: Instant, key: Key, role: Role, seat: Seat<L>, other: Seat<L>, name: Name) -> Joined<L> {
@@ -392,9 +400,9 @@ impl<L: Copy + Ord> Registry<L> {
             Role::Receiver => (other, seat),
         };
         let kept_until = name.kept_until.or_else(|| (!key.again).then(|| now.checked_add(self.config.keep)).flatten());
-        let name = Name { kept_until, ..name };
+        let name = Name { kept_until, receiver: Some(receiver.owner), ..name };
         self.insert(key, Room { state: State::Paired { sender, receiver }, name, expires: None });
-        Joined { outcome: Outcome::Paired { with: other.link }, ousted: Replaced::Nobody }
+        Joined { outcome: Outcome::Paired { with: other.link }, replaced: Replaced::Nothing }
     }
 
     fn keep(&mut self, now: Instant, key: Key, owner: Tag, name: Name) {
@@ -493,13 +501,27 @@ fn below(rng: &mut ChaCha20Rng, count: u32) -> u32 {
     u32::try_from(scaled).unwrap_or(0)
 }
 
-/// A receiver hears the same whatever the reason; a sender, whether the name is somebody's.
-const fn refused<L>(role: Role, taken: bool) -> Joined<L> {
-    let refusal = match (role, taken) {
-        (Role::Sender, true) => Refusal::NameTaken,
-        (Role::Sender, false) | (Role::Receiver, _) => Refusal::NobodyWaits,
-    };
-    Joined { outcome: Outcome::Refused(refusal), ousted: Replaced::Nobody }
+impl Name {
+    /// The answer in a code room whose sender was paired, to a client that gets no seat. The receiver that was paired
+    /// there last may have lost its link: to it the code is not taken.
+    fn refusal(&self, role: Role, owner: Tag) -> Refusal {
+        match role {
+            Role::Receiver if self.receiver.is_some_and(|last| last != owner) => Refusal::Taken,
+            Role::Sender | Role::Receiver => in_vain(role),
+        }
+    }
+}
+
+/// The answer if the seat of that role belongs to another owner.
+const fn in_vain(role: Role) -> Refusal {
+    match role {
+        Role::Sender => Refusal::NameTaken,
+        Role::Receiver => Refusal::NobodyWaits,
+    }
+}
+
+const fn refused<L>(refusal: Refusal) -> Joined<L> {
+    Joined { outcome: Outcome::Refused(refusal), replaced: Replaced::Nothing }
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
-//! The whole relay as one node: clients attempt, greet and ask; who is paired gets the other one's bytes.
+//! The whole relay as one node: it accepts clients, greets them, answers their requests, and forwards data between
+//! paired clients.
 //!
 //! ```text
-//! leg:   comes ──admitted──► talking ──seat──► waiting ──the other side comes──► paired ──► gone
-//!           └─ refused          └──────── refused, too slow, left ──► farewell ───────────► gone
+//! leg:   new ──admitted──► talking ──seat──► waiting ──the other side joins──► paired ──► closed
+//!           └─ refused          └──────── refused, too slow, left ──► farewell ─────────────► closed
 //! relay: serving ──drain──► draining (no new rooms; pairs until the deadline) ──► closed
 //! ```
-//! It decides what becomes of each leg, and composes those that decide the rest: [`super::limits`] who is let in,
-//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen
-//! address has a socket with an endpoint of its own and a TCP listener; two legs of a pair may come from different
-//! ones, and be links of different kinds.
+//! It decides what happens to each leg, and combines the parts that decide the rest: [`super::limits`] (admission),
+//! [`super::greeting`] (requests), [`super::registry`] (seats), `forward` (data). Each listen address has a UDP socket
+//! with its own QUIC endpoint and a TCP listener. The two legs of a pair may come from different addresses and be of
+//! different kinds.
 //!
-//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline
-//! says so. Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
+//! All work is proportional to the events: a leg is processed only when its endpoint, its partner or its own deadline
+//! requires it. Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`],
+//! [`MAX_EVENTS`].
 
 mod check;
 mod disconnect;
@@ -49,36 +51,36 @@ use crate::transfer::job::Job;
 use crate::wire::close;
 use crate::wire::relay::RefusalReason;
 use check::Join;
-use disconnect::{Disconnect, unwelcome};
+use disconnect::{Disconnect, refusal_of};
 use leg::{Held, Leg, Paired, Proof, Room, State};
 use listeners::Listener;
 
-/// Sockets of one relay.
+/// The most listen addresses of one relay.
 pub const MAX_SOCKETS: usize = 8;
-/// Events that wait to be taken; more are counted and dropped.
+/// The most events that wait for the caller. Events beyond it are counted and dropped.
 pub const MAX_EVENTS: usize = 256;
-/// What a leg may hold unread before it is paired, in bytes: a greeting and a request.
+/// How much unread data a leg may have before it is paired, in bytes: a greeting and a request.
 const GREETING_WINDOW: u64 = 8 << 10;
-/// Sessions of one socket that clients may resume, with a join in their first flight: about 3 MiB.
+/// The sessions per socket that clients may resume, with a join in their first flight: about 3 MiB.
 const SESSIONS: usize = 8_192;
-/// Unidirectional streams that a leg may have open.
+/// The most unidirectional streams that a leg may have open.
 const STREAMS: u8 = 16;
-/// How often refusals are summed up.
+/// The interval between summaries of refusals.
 const SUMMARY: Duration = Duration::from_secs(60);
-/// When it makes sense to ask for the same room again, in seconds.
+/// After how many seconds a client should ask for the same room again.
 const ASK_AGAIN: u32 = 5;
 
-/// See the module's text.
+/// A relay; see the module documentation.
 pub struct Relay {
     ports: Ports,
-    doors: Vec<Listener>,
+    listeners: Vec<Listener>,
     legs: BTreeMap<ConnectionId, Leg>,
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
     registry: Registry<ConnectionId>,
-    /// Joins that wait for a sign of life of this leg.
+    /// Joins that wait until this leg shows that it is alive.
     checks: BTreeMap<ConnectionId, Vec<Join>>,
-    /// Joins that waited for it.
+    /// Joins whose check is complete.
     joins: VecDeque<Join>,
     guard: Guard,
     half_open: HalfOpen<ConnectionId>,
@@ -87,7 +89,7 @@ pub struct Relay {
     password: Option<Arc<str>>,
     phase: Phase,
     status: Status,
-    /// Since the last [`Event::Refusals`].
+    /// Refusals since the last [`Event::Refusals`].
     refusals: Refusals,
     summing_up: bool,
     actions: VecDeque<Action>,
@@ -102,19 +104,19 @@ struct PairId(u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Timer {
     Leg(ConnectionId),
-    /// The end of its handshake.
+    /// The deadline of a leg's handshake.
     Proof(ConnectionId),
     Pair(PairId),
-    /// A leg that waits has to answer.
+    /// The deadline for the answer of a waiting leg.
     Check(ConnectionId),
-    /// The next [`Event::Refusals`].
+    /// The time of the next [`Event::Refusals`].
     Refusals,
     Drain,
 }
 
 enum Phase {
     Serving,
-    /// Until nobody is left.
+    /// Until all legs are closed.
     Draining,
 }
 
@@ -122,7 +124,7 @@ impl Relay {
     /// A relay that is about to open its sockets; [`Event::Listening`] follows.
     ///
     /// # Errors
-    /// [`BadIdentity`] when certificate and key do not make a server.
+    /// [`BadIdentity`] when certificate and key cannot be used for a server.
     pub fn new(config: Config) -> Result<Self, BadIdentity> {
         let Config { listen, tcp, identity, password, limits, room_ttl, window_budget, unix_time, mut seed } = config;
         let profile = Profile {
@@ -139,7 +141,7 @@ impl Relay {
         };
         let mut relay = Self {
             ports: Ports::default(),
-            doors: Vec::new(),
+            listeners: Vec::new(),
             legs: BTreeMap::new(),
             pairs: BTreeMap::new(),
             last_pair: 0,
@@ -164,9 +166,9 @@ impl Relay {
             let limits = quic::Limits { sessions: SESSIONS, ..quic::Limits::default() };
             let quic = Quic::server(&profile, &identity, limits, unix_time, &seed.split())?;
             relay.ports.connections.open(SocketId(id), quic);
-            let door = Listener::new(addr, tcp, &identity)?;
-            relay.actions.push_back(door.bind(SocketId(id)));
-            relay.doors.push(door);
+            let listener = Listener::new(addr, tcp, &identity)?;
+            relay.actions.push_back(listener.bind(SocketId(id)));
+            relay.listeners.push(listener);
         }
         Ok(relay)
     }
@@ -180,28 +182,28 @@ impl Relay {
                 self.half_open.end(id);
                 if !self.guard.connected(leg.source) {
                     self.refused(Refused::TooManyConnections);
-                    return self.cut_off(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
+                    return self.abort(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
                 }
                 if let Proof::Pending(held) = proof {
                     self.proven(now, id, held);
                 }
                 if id.is_tcp() {
-                    // Its one stream is there from the start.
+                    // A TCP connection has its one stream from the start.
                     self.handle_event(now, id, connections::Event::Opened(Stream::first(), Direction::Bi));
                 }
             }
             (_, connections::Event::Closed(reason)) => {
                 if id.is_tcp()
                     && leg.is_half_open()
-                    && let Some(refused) = unwelcome(reason)
+                    && let Some(refused) = refusal_of(reason)
                 {
                     self.refused(refused);
                 }
-                self.gone(now, id, Disconnect::from(reason));
+                self.handle_closed(now, id, Disconnect::from(reason));
             }
             (State::Talking { talk, .. }, connections::Event::Opened(stream, direction)) => {
                 if direction == Direction::Uni || !talk.open(stream) {
-                    self.violated(now, id, "stream out of turn");
+                    self.violated(now, id, "unexpected stream");
                 }
             }
             (State::Talking { talk, .. }, connections::Event::Finished(_)) => {
@@ -211,21 +213,21 @@ impl Relay {
             (State::Talking { .. }, connections::Event::Readable(_) | connections::Event::Writable(_)) => {
                 self.converse(now, id)
             }
-            (State::Talking { .. }, connections::Event::Stopped(..)) => self.hung_up(now, id),
+            (State::Talking { .. }, connections::Event::Stopped(..)) => self.client_left(now, id),
             (State::Talking { .. }, connections::Event::Available(_)) => {}
             (State::Paired(_), connections::Event::Opened(_, Direction::Bi)) => {
-                self.violated(now, id, "stream out of turn")
+                self.violated(now, id, "unexpected stream")
             }
             (State::Talking { .. }, connections::Event::Restarted { .. }) => {}
             (&mut State::Paired(pair), event) => self.forward(now, pair, id, &event),
         }
     }
 
-    /// News of a leg that is paired.
+    /// Handles an event of a paired leg.
     fn forward(&mut self, now: Instant, id: PairId, leg: ConnectionId, event: &connections::Event) {
         let Some(paired) = self.pairs.get_mut(&id) else { return };
         if matches!(event, connections::Event::Opened(..)) && !paired.pair.is_mirrored() {
-            return self.violated(now, leg, "stream out of turn");
+            return self.violated(now, leg, "unexpected stream");
         }
         let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
         match *event {
@@ -242,17 +244,17 @@ impl Relay {
         self.finish(now, id);
     }
 
-    /// Ends a pair of which one leg is gone, once the other one has all that it said; and one that cannot go on.
+    /// Ends a pair whose closed leg's data was delivered, and a pair that is broken.
     fn finish(&mut self, now: Instant, id: PairId) {
         match self.pairs.get(&id) {
-            Some(paired) if paired.pair.is_delivered() => self.part(now, id, paired.end),
-            Some(paired) if paired.pair.is_broken() => self.part(now, id, RoomEnd::Lost),
+            Some(paired) if paired.pair.is_delivered() => self.end_pair(now, id, paired.end),
+            Some(paired) if paired.pair.is_broken() => self.end_pair(now, id, RoomEnd::Lost),
             Some(_) | None => {}
         }
     }
 
-    /// A client before its pairing wants nothing more.
-    fn hung_up(&mut self, now: Instant, id: ConnectionId) {
+    /// A client that is not paired closed its stream or left.
+    fn client_left(&mut self, now: Instant, id: ConnectionId) {
         self.leave(now, id, true, RoomEnd::Left);
         self.dismiss(now, id, Farewell { code: close::DONE, text: "left" });
     }
@@ -260,7 +262,7 @@ impl Relay {
     fn violated(&mut self, now: Instant, id: ConnectionId, text: &'static str) {
         self.refused(Refused::Violation);
         match self.legs.get(&id).map(|leg| &leg.state) {
-            Some(&State::Paired(pair)) => self.part(now, pair, RoomEnd::Violation),
+            Some(&State::Paired(pair)) => self.end_pair(now, pair, RoomEnd::Violation),
             Some(State::Talking { .. }) => {
                 self.leave(now, id, false, RoomEnd::Violation);
                 self.dismiss(now, id, Farewell { code: close::VIOLATION, text });
@@ -270,28 +272,28 @@ impl Relay {
     }
 
     /// A link ended.
-    fn gone(&mut self, now: Instant, id: ConnectionId, Disconnect { end, farewell, done }: Disconnect) {
+    fn handle_closed(&mut self, now: Instant, id: ConnectionId, Disconnect { end, farewell, done }: Disconnect) {
         let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&id) else {
             self.leave(now, id, done, end);
             self.forget(id);
-            return self.ports.let_go(now, id);
+            return self.ports.close_ended(now, id);
         };
         self.forget(id);
-        let Some(paired) = self.pairs.get_mut(&pair) else { return self.ports.let_go(now, id) };
-        let done = if id == paired.sender { done } else { paired.pair.has_left(paired.sender) };
+        let Some(paired) = self.pairs.get_mut(&pair) else { return self.ports.close_ended(now, id) };
+        let done = if id == paired.sender { done } else { paired.pair.has_ended(paired.sender) };
         self.registry.leave(now, paired.sender, done);
-        if !paired.pair.is_parting() {
+        if !paired.pair.is_closing() {
             paired.end = end;
         }
         let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
         paired.pair.handle_disconnect(outside, id, farewell);
         self.timers.set(Timer::Pair(pair), Some(paired.pair.poll_timeout()));
-        self.ports.let_go(now, id);
+        self.ports.close_ended(now, id);
         self.finish(now, pair);
     }
 
-    /// A pair is over: closes what is left of it.
-    fn part(&mut self, now: Instant, id: PairId, end: RoomEnd) {
+    /// Removes a pair and closes its remaining legs.
+    fn end_pair(&mut self, now: Instant, id: PairId, end: RoomEnd) {
         let Some(Paired { pair, room, .. }) = self.pairs.remove(&id) else { return };
         self.timers.set(Timer::Pair(id), None);
         let farewell = match end {
@@ -299,7 +301,7 @@ impl Relay {
             RoomEnd::Lost => PEER_LOST,
             RoomEnd::Idle => Farewell { code: close::IDLE, text: "idle too long" },
             RoomEnd::Replaced => REPLACED,
-            RoomEnd::Violation => Farewell { code: close::VIOLATION, text: "a rule was broken" },
+            RoomEnd::Violation => Farewell { code: close::VIOLATION, text: "protocol violation" },
             RoomEnd::ShuttingDown => SHUTTING_DOWN,
         };
         for leg in pair.legs() {
@@ -311,7 +313,7 @@ impl Relay {
         self.close_room(now, &room, moved, end);
     }
 
-    /// A leg that waits, or does not yet, gives up its seat.
+    /// A leg that is not paired gives up its seat, if it has one.
     fn leave(&mut self, now: Instant, id: ConnectionId, for_good: bool, end: RoomEnd) {
         self.registry.leave(now, id, for_good);
         if let Some(room) = self.leave_room(id) {
@@ -330,16 +332,16 @@ impl Relay {
         self.guard.room_closed(room.source);
         self.status.bytes_forwarded = self.status.bytes_forwarded.saturating_add(bytes_forwarded);
         let seconds = now.saturating_duration_since(room.since).as_secs();
-        self.tell(Event::RoomClosed { room: room.tag, bytes_forwarded, seconds, reason });
+        self.emit(Event::RoomClosed { room: room.tag, bytes_forwarded, seconds, reason });
     }
 
-    /// Closes a leg, whatever it has.
-    fn cut_off(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
+    /// Closes a leg in any state.
+    fn abort(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         self.ports.close(now, id, farewell);
-        self.gone(now, id, Disconnect::LOST);
+        self.handle_closed(now, id, Disconnect::LOST);
     }
 
-    /// Closes a leg that has no seat and no pair any more.
+    /// Closes a leg that has no seat and no pair.
     fn dismiss(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         if !self.legs.contains_key(&id) {
             return;
@@ -358,7 +360,7 @@ impl Relay {
         }
     }
 
-    /// Rooms in which nobody came.
+    /// Closes the legs whose rooms expired while they waited.
     fn expire(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Some((id, _)) = self.registry.poll_expired() {
@@ -370,11 +372,11 @@ impl Relay {
         moved
     }
 
-    /// No new rooms; who waits is told.
+    /// Accepts no new rooms, and notifies waiting clients.
     fn drain(&mut self, now: Instant, within: Duration) {
         let until = now.checked_add(within).unwrap_or(now);
         self.phase = Phase::Draining;
-        self.actions.extend((0_u8..).zip(&self.doors).filter_map(|(id, door)| door.shut(id)));
+        self.actions.extend((0_u8..).zip(&self.listeners).filter_map(|(id, listener)| listener.shut(id)));
         self.timers.set(Timer::Drain, None);
         self.timers.set(Timer::Drain, Some(until));
         let talking = self.legs.iter().filter(|(_, leg)| matches!(leg.state, State::Talking { .. }));
@@ -390,7 +392,7 @@ impl Relay {
 
     fn stop(&mut self, now: Instant) {
         for id in self.pairs.keys().copied().collect::<Vec<_>>() {
-            self.part(now, id, RoomEnd::ShuttingDown);
+            self.end_pair(now, id, RoomEnd::ShuttingDown);
         }
         for id in self.legs.keys().copied().collect::<Vec<_>>() {
             self.dismiss(now, id, SHUTTING_DOWN);
@@ -400,21 +402,21 @@ impl Relay {
     fn refused(&mut self, reason: Refused) {
         self.status.refused = self.status.refused.saturating_add(1);
         self.refusals.count(reason);
-        self.tell(Event::Refused { reason });
+        self.emit(Event::Refused { reason });
     }
 
-    /// Once a minute: how many were turned away, and why. It waits for room among the events, since the single ones may
-    /// be lost.
+    /// Once a minute, reports how many clients were refused, and why. If the event queue is full, the report waits,
+    /// because the single events may be lost.
     fn sum_up(&mut self, now: Instant) {
         if !self.refusals.is_empty() && self.events.len() < MAX_EVENTS {
             let refusals = std::mem::take(&mut self.refusals);
-            self.tell(Event::Refusals(refusals));
+            self.emit(Event::Refusals(refusals));
         }
         self.summing_up = !self.refusals.is_empty();
         self.timers.set(Timer::Refusals, now.checked_add(SUMMARY).filter(|_| self.summing_up));
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         if self.events.len() < MAX_EVENTS {
             self.events.push_back(event);
         } else {
@@ -422,19 +424,19 @@ impl Relay {
         }
     }
 
-    /// How many legs there are.
+    /// The number of legs.
     #[cfg(test)]
     pub(super) fn legs(&self) -> usize {
         self.legs.len()
     }
 
-    /// What each pair passed on, in bytes.
+    /// The number of bytes that each pair forwarded.
     #[cfg(test)]
     pub(super) fn moved(&self) -> Vec<u64> {
         self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
-    /// How often a link was looked at: tests check that it does not depend on how many there are.
+    /// How often a link was processed. Tests check that it does not depend on the number of links.
     #[cfg(test)]
     pub(super) fn visits(&self) -> u64 {
         self.ports.connections.visits()
@@ -445,8 +447,8 @@ const REFUSED: Farewell = Farewell { code: close::REFUSED, text: "refused" };
 const PEER_LEFT: Farewell = Farewell { code: close::PEER_LEFT, text: "the other peer left" };
 const PEER_LOST: Farewell = Farewell { code: close::PEER_LOST, text: "the other peer's link was lost" };
 const REPLACED: Farewell = Farewell { code: close::REPLACED, text: "replaced by a newer link" };
-const SHUTTING_DOWN: Farewell = Farewell { code: close::SHUTTING_DOWN, text: "the relay is going down" };
-const DEAF: Farewell = Farewell { code: close::VIOLATION, text: "answers are not read" };
+const SHUTTING_DOWN: Farewell = Farewell { code: close::SHUTTING_DOWN, text: "the relay is shutting down" };
+const NOT_READING: Farewell = Farewell { code: close::VIOLATION, text: "the client does not read answers" };
 
 impl Node for Relay {
     type Command = Command;
@@ -454,8 +456,8 @@ impl Node for Relay {
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         if stun::is_stun(&data) {
-            let Some(door) = self.doors.get_mut(usize::from(arrival.socket.0)) else { return };
-            let count = match door.answers.handle(now, &mut self.guard, arrival, &data) {
+            let Some(listener) = self.listeners.get_mut(usize::from(arrival.socket.0)) else { return };
+            let count = match listener.answers.handle(now, &mut self.guard, arrival, &data) {
                 Some(true) => &mut self.status.stun_answered,
                 Some(false) => &mut self.status.stun_ignored,
                 None => return,
@@ -471,7 +473,7 @@ impl Node for Relay {
     }
 
     fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
-        self.take_in(now, listener, from)
+        self.handle_tcp_accept(now, listener, from)
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -479,7 +481,7 @@ impl Node for Relay {
             Input::Bound(id, result) => self.bound(id, result),
             Input::Listening(id, result) => self.listening(id, result),
             Input::HandleDropped => self.drain(now, Duration::ZERO),
-            // A relay asks for none of these, and no news changes it.
+            // A relay requests none of these, and does not need the others.
             Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
         }
     }
@@ -492,7 +494,7 @@ impl Node for Relay {
                 let rooms = self.registry.counts();
                 self.status.connections = self.guard.connections();
                 (self.status.waiting, self.status.paired) = (rooms.waiting, self.pairs.len());
-                self.tell(Event::Status(self.status));
+                self.emit(Event::Status(self.status));
             }
         }
         Ok(())
@@ -514,13 +516,13 @@ impl Node for Relay {
                 }
                 Timer::Proof(id) => {
                     self.refused(Refused::TooSlow);
-                    self.cut_off(now, id, Farewell { code: close::TOO_SLOW, text: "too slow" });
+                    self.abort(now, id, Farewell { code: close::TOO_SLOW, text: "too slow" });
                 }
                 Timer::Pair(id) => {
                     let Some(paired) = self.pairs.get(&id) else { continue };
                     let due = paired.pair.poll_timeout();
                     if due <= now {
-                        self.part(now, id, paired.end);
+                        self.end_pair(now, id, paired.end);
                     } else {
                         self.timers.set(timer, Some(due));
                     }
@@ -530,7 +532,7 @@ impl Node for Relay {
                 Timer::Drain => self.stop(now),
             }
         }
-        // After the legs: who is too slow to become a link is too slow to ask.
+        // This comes after the legs: a client that is too slow to connect also counts as too slow to send a request.
         self.ports.connections.tcp_links.handle_timeout(now);
     }
 
@@ -568,7 +570,7 @@ impl Node for Relay {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         let at = usize::from(socket.0);
-        let answer = self.doors.get_mut(at)?.answers.poll_transmit(buf);
+        let answer = self.listeners.get_mut(at)?.answers.poll_transmit(buf);
         answer.or_else(|| self.ports.connections.endpoint(socket)?.poll_transmit(now, max_segments, buf))
     }
 
@@ -605,7 +607,7 @@ impl Node for Relay {
     }
 
     fn is_closed(&self) -> bool {
-        let nowhere = self.doors.iter().all(Listener::has_failed);
+        let nowhere = self.listeners.iter().all(Listener::has_failed);
         let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
         (nowhere || drained) && self.ports.connections.is_flushed()
     }

@@ -1,4 +1,4 @@
-//! What a relay is told and tells: configuration, commands, events. No address of a client is in any of them.
+//! The interface of a relay: configuration, commands, events. None of them contains a client's address.
 
 use std::fmt;
 use std::io;
@@ -16,35 +16,35 @@ use crate::misuse::Misuse;
 use crate::net::{Listen, TcpOptions};
 use crate::seed::Seed;
 
-/// How a relay is set up.
+/// The configuration of a relay.
 pub struct Config {
-    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses.
-    /// Port 0 lets the system choose.
+    /// The listen addresses, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses. With port
+    /// 0 the system chooses the port.
     pub listen: Vec<SocketAddr>,
-    /// How it listens with TCP.
+    /// How the relay listens with TCP.
     pub tcp: Tcp,
-    /// The certificate that it shows, and its key.
+    /// The relay's certificate and private key.
     pub identity: Identity,
-    /// What clients must prove to know.
+    /// The password that clients must prove to know.
     pub password: Option<Arc<str>>,
-    /// What it allows.
+    /// The limits for clients.
     pub limits: Limits,
     /// How long a room waits, and how long its name is kept after its first pairing.
     pub room_ttl: Duration,
-    /// What the windows of all pairs together may have beyond the first 64 KiB of each, in bytes.
+    /// How much the windows of all pairs together may have beyond the first 64 KiB of each, in bytes.
     pub window_budget: u64,
-    /// The wall-clock time, since 1970.
+    /// The wall-clock time: the duration since the Unix epoch.
     pub unix_time: Duration,
-    /// All randomness.
+    /// The seed of all random values.
     pub seed: Seed,
 }
 
 impl Config {
-    /// How long a room waits if nothing else is said.
+    /// The default of `room_ttl`.
     pub const ROOM_TTL: Duration = Duration::from_secs(3600);
     /// How long the name of a room belongs to its sender after the first pairing.
     pub const KEEP: Duration = Duration::from_secs(60);
-    /// The windows' budget if nothing else is said, in bytes.
+    /// The default of `window_budget`, in bytes.
     pub const WINDOW_BUDGET: u64 = 64 << 20;
 }
 
@@ -57,14 +57,14 @@ impl fmt::Debug for Config {
 /// How a relay listens with TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
-    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it
-    /// always may: who can connect there is on this machine.
+    /// Whether to accept WebSockets without TLS, because a proxy in front of the relay terminates TLS. At a loopback
+    /// address they are always accepted, because only processes on this machine can connect there.
     pub behind_proxy: bool,
-    /// Whether web pages may come, by WebSocket.
+    /// Whether web pages may connect, by WebSocket.
     pub browsers: Browsers,
-    /// Connections that may wait to be accepted.
+    /// The most connections that may wait to be accepted.
     pub backlog: u32,
-    /// What is asked of the system for each.
+    /// Socket options for each connection.
     pub options: TcpOptions,
 }
 
@@ -79,23 +79,23 @@ impl Default for Tcp {
     }
 }
 
-/// What a relay can be told.
+/// A command to a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// No new rooms; who waits is told; pairs have this long. Then it closes.
+    /// Accept no new rooms and notify waiting clients; pairs may continue for this long. Then close.
     Drain {
-        /// From now.
+        /// The time limit, from now.
         within: Duration,
     },
     /// Close now.
     Stop,
-    /// Answered by [`Event::Status`].
+    /// Report the status; the answer is [`Event::Status`].
     Status,
 }
 
-/// A room in logs: a short hash under a key of this process. It cannot be turned back into the room, nor be compared
-/// with what another process logged.
+/// A room's identifier in logs: a short hash under a key of this process. It cannot be converted back to the room's
+/// name, nor compared with another process's logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomTag([u8; 4]);
 
@@ -129,13 +129,13 @@ pub enum RoomEnd {
     Left,
     /// A peer's link was lost.
     Lost,
-    /// Nothing moved, or nobody came, for too long.
+    /// No data moved, or no other client joined, for too long.
     Idle,
-    /// The owner of a seat came on another link.
+    /// The owner of a seat joined with another link.
     Replaced,
     /// A peer broke a rule.
     Violation,
-    /// The relay is going down.
+    /// The relay is shutting down.
     ShuttingDown,
 }
 
@@ -152,39 +152,42 @@ impl fmt::Display for RoomEnd {
     }
 }
 
-/// Why a client was turned away.
+/// Why a client was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
-    /// Its source has too many connections, or connects too often.
+    /// The client's source has too many connections, or connects too often.
     TooManyConnections,
-    /// Its source asks too often, or in vain.
+    /// The client's source sends too many requests, or too many failed ones.
     RateLimited,
-    /// No connection or room is left, or no room for its source.
+    /// The limit of connections or rooms is reached, for all or for its source.
     Full,
     /// No sender waits there.
     NobodyWaits,
-    /// The seat is somebody else's.
+    /// Another receiver has the sender.
+    Taken,
+    /// The seat belongs to another owner.
     NameTaken,
-    /// No password, or a wrong one.
+    /// The client sent no password proof, or a wrong one.
     Password,
     /// No common version.
     Version,
-    /// It did not say in time what it wants.
+    /// The client did not send a request in time.
     TooSlow,
-    /// It broke a rule.
+    /// The client broke a rule.
     Violation,
-    /// The relay is going down.
+    /// The relay is shutting down.
     ShuttingDown,
 }
 
 impl Refused {
-    /// All of them, in the order in which they are counted.
-    pub const ALL: [Self; 10] = [
+    /// All reasons, in the order of the counters.
+    pub const ALL: [Self; 11] = [
         Self::TooManyConnections,
         Self::RateLimited,
         Self::Full,
         Self::NobodyWaits,
+        Self::Taken,
         Self::NameTaken,
         Self::Password,
         Self::Version,
@@ -194,18 +197,18 @@ impl Refused {
     ];
 }
 
-/// How many clients were turned away in a minute, by reason.
+/// How many clients were refused in a minute, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Refusals([u64; Refused::ALL.len()]);
 
 impl Refusals {
-    /// How many for this reason.
+    /// The number for this reason.
     #[must_use]
     pub fn of(&self, reason: Refused) -> u64 {
         self.0.get(reason as usize).copied().unwrap_or_default()
     }
 
-    /// Whether there were none.
+    /// Whether there were no refusals.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -218,7 +221,7 @@ impl Refusals {
     }
 }
 
-/// `rate_limited=12 password=200`: the reasons that there were.
+/// Lists the reasons with a count above zero: `rate_limited=12 password=200`.
 impl fmt::Display for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reasons = Refused::ALL.into_iter().map(|reason| (reason, self.of(reason)));
@@ -236,6 +239,7 @@ impl fmt::Display for Refused {
             Self::RateLimited => "rate_limited",
             Self::Full => "full",
             Self::NobodyWaits => "nobody_waits",
+            Self::Taken => "taken",
             Self::NameTaken => "name_taken",
             Self::Password => "password",
             Self::Version => "version",
@@ -246,29 +250,30 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Figures, since the start or at the moment.
+/// Counters since the start, and current numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Status {
-    /// Connections now.
+    /// The current number of connections.
     pub connections: usize,
-    /// Rooms in which somebody waits now.
+    /// The current number of rooms in which one client waits.
     pub waiting: usize,
-    /// Rooms in which two are paired now.
+    /// The current number of rooms in which two clients are paired.
     pub paired: usize,
-    /// Bytes that were passed on, in rooms that are closed.
+    /// Bytes that were forwarded in rooms that are closed.
     pub bytes_forwarded: u64,
-    /// Clients that were turned away.
+    /// Clients that were refused.
     pub refused: u64,
-    /// Questions for the own address (STUN) that were answered.
+    /// STUN requests that were answered.
     pub stun_answered: u64,
-    /// And those that came too often to be.
+    /// STUN requests that were not answered because of the rate limit.
     pub stun_ignored: u64,
-    /// Events that nobody took in time.
+    /// Events that were dropped because the queue was full.
     pub events_lost: u64,
 }
 
-/// What carries the links at an address.
+/// The transport at a listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// QUIC.
     Udp,
@@ -285,56 +290,56 @@ impl fmt::Display for Transport {
     }
 }
 
-/// What a relay tells.
+/// An event of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// At this address of ours clients are served, with UDP and with TCP.
+    /// The relay serves clients at this local address, with UDP and with TCP.
     Listening {
         /// The local address.
         addr: SocketAddr,
     },
-    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When
-    /// that is so for all addresses, the relay is closed.
+    /// The relay cannot listen at this address with UDP or with TCP; in that case it uses neither. When this is so for
+    /// all addresses, the relay closes.
     CannotListen {
-        /// What was asked for; the port of TCP is the one that UDP got.
+        /// The requested address. When TCP failed, its port is the one that UDP got.
         addr: SocketAddr,
-        /// Which of the two.
+        /// The transport that failed.
         transport: Transport,
-        /// What the system said.
+        /// The system's error.
         kind: io::ErrorKind,
     },
-    /// Somebody waits.
+    /// A client waits in a new room.
     RoomCreated {
-        /// Where.
+        /// The room.
         room: RoomTag,
     },
-    /// The other one came.
+    /// The other client joined.
     RoomPaired {
-        /// Where.
+        /// The room.
         room: RoomTag,
     },
-    /// Nobody is there any more.
+    /// A room was closed.
     RoomClosed {
-        /// Where.
+        /// The room.
         room: RoomTag,
-        /// Bytes that were passed on, both ways together.
+        /// Bytes that were forwarded in both directions together.
         bytes_forwarded: u64,
-        /// How long it lived, in seconds.
+        /// How long the room existed, in seconds.
         seconds: u64,
-        /// Why.
+        /// The reason.
         reason: RoomEnd,
     },
-    /// A client was turned away.
+    /// A client was refused.
     Refused {
-        /// Why.
+        /// The reason.
         reason: Refused,
     },
-    /// The clients that were turned away in the last minute, if there were any.
+    /// The clients that were refused in the last minute, if there were any.
     Refusals(Refusals),
     /// The answer to [`Command::Status`].
     Status(Status),
-    /// A command made no sense.
+    /// A command was invalid.
     Misused(Misuse),
 }
 

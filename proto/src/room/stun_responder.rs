@@ -1,9 +1,9 @@
-//! Tells who asks at which address it is seen: STUN Binding (RFC 8489) at the port of QUIC, for clients that want to
-//! meet directly. A relay has it, and the relay inside a sender.
+//! Answers STUN Binding requests (RFC 8489) at the QUIC port, for clients that want to connect directly. A relay has a
+//! responder, and so has the relay inside a sender.
 //!
-//! It decides which questions are answered: those that [`Guard::ask`] allows the source. That a question's address may
-//! be forged costs whom it belongs to at most [`stun::MAX_GAIN`] bytes more than were asked with, as often as that. No
-//! timers. Bound: [`MAX_ANSWERS`] of each socket; what is more is not answered.
+//! It answers the requests that [`Guard::ask`] allows for their source. The source address may be forged: its owner
+//! then receives at most [`stun::MAX_GAIN`] bytes more than the forger sent, at that limited rate. No timers. Bound:
+//! [`MAX_ANSWERS`] per socket; requests beyond it are not answered.
 
 use std::collections::VecDeque;
 
@@ -12,15 +12,15 @@ use crate::Instant;
 use crate::net::{Arrival, Ecn, Transmit};
 use crate::p2p::stun;
 
-/// StunResponder that wait for their socket.
+/// The most answers that wait for their socket.
 pub const MAX_ANSWERS: usize = 64;
 
-/// The answers of one socket.
+/// The queued answers of one socket.
 #[derive(Default)]
 pub struct StunResponder(VecDeque<(Arrival, Vec<u8>)>);
 
 impl StunResponder {
-    /// A datagram that is STUN, whatever it says. Whether it will be answered; `None`: it is no question.
+    /// Handles a STUN datagram. Returns whether it will be answered; `None` if it is not a request.
     pub fn handle(&mut self, now: Instant, guard: &mut Guard, arrival: Arrival, data: &[u8]) -> Option<bool> {
         let answer = stun::answer(data, arrival.from)?;
         let is_answered = guard.ask(now, Source::of(arrival.from)).is_ok() && self.0.len() < MAX_ANSWERS;
@@ -30,7 +30,7 @@ impl StunResponder {
         Some(is_answered)
     }
 
-    /// The next one, from where it was asked.
+    /// The next answer. It leaves from the local address at which the request arrived.
     pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         let (Arrival { from: to, local_ip: src_ip, .. }, answer) = self.0.pop_front()?;
         buf.extend_from_slice(&answer);

@@ -55,21 +55,21 @@ pub struct World {
     pub now: Instant,
     pub relay: Relay,
     pub clients: Vec<Client>,
-    /// What the relay told.
+    /// The relay's events.
     pub events: Vec<Event>,
-    /// Events are left where they are.
+    /// Events are not taken from the relay.
     pub ignore_events: bool,
     by_addr: BTreeMap<SocketAddr, usize>,
     net: BTreeMap<(Instant, u64), InFlight>,
     sequence: u64,
-    /// Clients that something happened to.
+    /// Clients with something to do.
     touched: BTreeSet<usize>,
     timers: BTreeMap<usize, Instant>,
-    /// TCP connections at the relay, and those that something happened to.
+    /// TCP connections at the relay, and those with something to do.
     tcp_links: BTreeMap<TcpId, usize>,
     ready: BTreeSet<TcpId>,
     dialler: Dialler,
-    /// What this client sends is kept.
+    /// The datagrams of this client are recorded.
     pub recorded: Option<(usize, Vec<BytesMut>)>,
     /// Listeners that were closed.
     pub unlistened: Vec<ListenerId>,
@@ -77,27 +77,27 @@ pub struct World {
 }
 
 pub struct Client {
-    /// Idle where there is a TCP connection.
+    /// Unused if the client has a TCP connection.
     pub quic: Quic,
     pub tcp: Option<tcp::Tcp>,
     pub addr: SocketAddr,
     pub conn: ConnId,
     pub main: Option<Stream>,
-    /// What the relay said.
+    /// The relay's messages.
     pub heard: Vec<RelayMessage>,
     pub streams: Option<u8>,
-    /// What the other peer said, by stream.
+    /// The other peer's data, by stream.
     pub got: BTreeMap<Stream, Vec<u8>>,
-    /// Streams that ended (`Ok`) or were reset (their code).
+    /// Streams that were finished (`Ok`) or reset (their code).
     pub ended: BTreeMap<Stream, Result<(), u32>>,
     pub stopped: BTreeMap<Stream, u32>,
     pub closed: Option<Closed>,
-    /// It does not read by itself.
+    /// The client does not read by itself.
     pub lazy: bool,
-    /// Its packets are lost, both ways.
+    /// The client's packets are lost, in both directions.
     pub cut: bool,
     connected: bool,
-    /// What it said first had to be said again.
+    /// The server rejected the early data, so the client sent it again.
     pub restarted: bool,
     decoder: Decoder,
     first: Vec<Bytes>,
@@ -126,7 +126,7 @@ pub fn config(limits: Limits) -> Config {
     }
 }
 
-/// Limits that no test runs into by chance.
+/// Limits that no test reaches by accident.
 pub fn generous() -> Limits {
     Limits {
         connections_per_source: 100_000,
@@ -173,7 +173,7 @@ impl World {
         world
     }
 
-    /// The relay dies and comes back, and knows nothing.
+    /// The relay stops and starts again without any state.
     pub fn restart(&mut self) {
         self.relay = Relay::new(config(generous())).unwrap();
         self.open_doors();
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// A client at an address of its own, on its way to the first socket.
+    /// Creates a client with its own address, which connects to the first socket.
     pub fn connect(&mut self) -> usize {
         self.connect_as(Profile::peer(), SocketId(0))
     }
@@ -215,7 +215,8 @@ impl World {
         index
     }
 
-    /// Another connection of the same client, with what is left of the one before; it greets and asks.
+    /// Connects the same client again, with the session data of its previous connection; it greets and sends the
+    /// request.
     pub fn reconnect(&mut self, client: usize, message: ClientMessage) {
         let Client { quic, addr, .. } = &mut self.clients[client];
         let addr = *addr;
@@ -226,19 +227,19 @@ impl World {
         self.say(client, &[hello(), message]);
     }
 
-    /// A datagram from anywhere.
+    /// Sends a datagram from any address.
     pub fn replay(&mut self, from: SocketAddr, data: &[u8]) {
         self.fly(To::Socket(SocketId(0)), from, data);
     }
 
-    /// Says these as soon as the connection is up.
+    /// Queues messages for the time when the connection is up.
     pub fn say(&mut self, client: usize, messages: &[ClientMessage]) {
         for message in messages {
             self.send_raw(client, enclose(&wire::encode(message)));
         }
     }
 
-    /// Bytes on the first stream.
+    /// Sends bytes on the first stream.
     pub fn send_raw(&mut self, client: usize, bytes: Bytes) {
         match self.clients[client].main {
             Some(main) => self.send(client, main, bytes),
@@ -247,7 +248,7 @@ impl World {
         self.touched.insert(client);
     }
 
-    /// Connects, greets and asks.
+    /// Connects, greets and sends a request.
     pub fn ask(&mut self, message: ClientMessage) -> usize {
         let client = self.connect();
         self.say(client, &[hello(), message]);
@@ -282,7 +283,7 @@ impl World {
         self.touched.insert(client);
     }
 
-    /// Something was done to this client directly.
+    /// Marks a client that a test changed directly.
     pub fn touch(&mut self, client: usize) {
         self.touched.insert(client);
     }
@@ -291,7 +292,7 @@ impl World {
         self.relay.handle_command(self.now, command).unwrap();
     }
 
-    /// Two clients that are paired, the sender first.
+    /// Creates two paired clients, the sender first.
     pub fn pair(&mut self, room: RoomId) -> (usize, usize) {
         self.pair_as(room, Profile::peer(), Profile::peer())
     }
@@ -308,7 +309,7 @@ impl World {
         (sender, receiver)
     }
 
-    /// Lets the world run until the condition holds, ten virtual minutes at most.
+    /// Runs the world until the condition holds, ten virtual minutes at most.
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let limit = self.now + Duration::from_secs(600);
         loop {
@@ -321,7 +322,7 @@ impl World {
         }
     }
 
-    /// Lets this much time pass.
+    /// Runs the world for this time.
     pub fn pass(&mut self, time: Duration) {
         let limit = self.now + time;
         self.flush();
@@ -332,7 +333,7 @@ impl World {
         self.flush();
     }
 
-    /// To the next thing that happens; false if nothing does before the limit.
+    /// Advances to the next event; false if there is none before the limit.
     fn step(&mut self, limit: Instant) -> bool {
         let net = self.net.keys().next().map(|&(at, _)| at);
         let timer = self.timers.values().min().copied();
@@ -540,7 +541,7 @@ impl Client {
         }
     }
 
-    /// Reads so many bytes, of all streams together.
+    /// Reads up to this number of bytes, from all streams together.
     pub fn read(&mut self, mut max: usize) {
         if self.tcp.is_some() {
             return self.read_tcp(max);
@@ -601,7 +602,7 @@ impl Client {
         self.main.expect("a first stream")
     }
 
-    /// The code and words with which the other side closed.
+    /// The code and reason with which the other side closed.
     pub fn close_code(&self) -> Option<u32> {
         match &self.closed {
             Some(Closed::Application { code, .. }) => Some(*code),

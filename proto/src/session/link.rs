@@ -122,7 +122,7 @@ pub(super) struct Link {
     /// Bytes and records that arrived before the peer was authenticated on this link.
     tried: (usize, u8),
     keep_alive_at: Instant,
-    heard: Instant,
+    last_received: Instant,
 }
 
 impl Link {
@@ -143,7 +143,7 @@ impl Link {
             bind,
             tried: (0, 0),
             keep_alive_at: now + origin.pace().keep_alive(),
-            heard: now,
+            last_received: now,
         }
     }
 
@@ -180,13 +180,13 @@ impl Link {
             return Err(Violation::Unbound);
         }
         if self.incoming(stream)?.handle_progress(buffered) {
-            self.hear(now);
+            self.mark_alive(now);
         }
         Ok(())
     }
 
-    pub const fn hear(&mut self, now: Instant) {
-        self.heard = now;
+    pub const fn mark_alive(&mut self, now: Instant) {
+        self.last_received = now;
     }
 
     /// Advances the proof by an authentic message: any message on stream 0, or a keep-alive on another stream. Returns
@@ -237,8 +237,9 @@ impl Link {
     }
 
     /// Restarts the idle and stall timers: the time during which this side did not read does not count.
+    #[cfg(test)]
     pub fn restart(&mut self, now: Instant) {
-        self.hear(now);
+        self.mark_alive(now);
         self.out.restart_stall(now);
     }
 
@@ -249,7 +250,7 @@ impl Link {
         }
         let mut next = (self.keep_alive_at, "keep-alive");
         if reading {
-            next = next.min((self.heard + self.origin.pace().silence(), "link is silent"));
+            next = next.min((self.last_received + self.origin.pace().silence(), "link is silent"));
             if let Some(at) = self.out.stalls_at() {
                 next = next.min((at, "lane stands"));
             }
@@ -266,7 +267,7 @@ impl Link {
     }
 
     pub fn is_silent(&self, now: Instant, reading: bool) -> bool {
-        self.is_proven() && reading && now >= self.heard + self.origin.pace().silence()
+        self.is_proven() && reading && now >= self.last_received + self.origin.pace().silence()
     }
 
     pub fn is_stalled(&self, now: Instant, reading: bool) -> bool {

@@ -1,10 +1,10 @@
-//! The session: which links are alive, which of them carries control, and what a protocol violation ends.
+//! The session: which links are alive, which link is used for control, and what a protocol violation ends.
 //!
 //! ```text
 //!            handle_link_up                 lost, silent, stalled, violation on a later link
 //!   Alive { links: 0 ─────────────▶ 1 ..= MAX_LINKS ─────────────▶ fewer, down to 0 }
 //!     │ ▲                                                                        │
-//!     │ └── handle_generation: new keys, all links gone, the control sequence runs on ◀┘
+//!     │ └── handle_generation: new keys, no links, control sequence continues ◀──┘
 //!     └── a violation on the handshake's link ─▶ Failed(Violation): ignores input, can still send the reason
 //! ```
 //! Control uses one link at a time: the first proven one, until it ends or [`Session::use_link`] selects another. The
@@ -84,14 +84,14 @@ pub enum Event {
 /// Why a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkEnd {
-    /// The owner reported that its transport is gone.
+    /// The owner reported that the transport was lost.
     #[error("connection lost")]
     Lost,
     /// Nothing was received for [`super::SILENCE`], or for [`super::DIRECT_SILENCE`] on a direct link.
-    #[error("nothing was heard")]
+    #[error("nothing was received")]
     Silent,
     /// A lane made no progress for [`super::LANE_STALL`].
-    #[error("a stream stands still")]
+    #[error("a stream made no progress")]
     Stalled,
     /// The link did not prove in time that it belongs to the session.
     #[error("no proof in time")]
@@ -100,7 +100,7 @@ pub enum LinkEnd {
     #[error(transparent)]
     Violation(#[from] Violation),
     /// All lane ids of this generation are used up.
-    #[error("record keys used up")]
+    #[error("record keys are used up")]
     LanesUsedUp,
     /// The session has new keys, and the link belonged to the old ones.
     #[error("replaced by a new connection")]
@@ -192,7 +192,7 @@ impl Session {
         self.settle();
     }
 
-    /// The transport of a link is gone.
+    /// The transport of a link was lost.
     pub fn handle_link_lost(&mut self, link: LinkId) {
         self.end_link(link, LinkEnd::Lost);
     }
@@ -224,7 +224,7 @@ impl Session {
         if !is_genuine {
             self.handle_violation(link, Violation::BadRecord);
         } else if let Some(link) = self.link(link) {
-            link.hear(now);
+            link.mark_alive(now);
         }
     }
 
@@ -247,6 +247,7 @@ impl Session {
 
     /// Sets whether this side reads from its links at the moment. While it does not, no link counts as silent or
     /// stalled.
+    #[cfg(test)]
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         if self.failure.is_some() {
             return;
@@ -307,7 +308,7 @@ impl Session {
         self.as_alive().and_then(|alive| alive.links.get(&link)).is_some_and(|link| link.synced)
     }
 
-    /// The link that carries control.
+    /// The link that is used for control.
     #[must_use]
     pub fn control(&self) -> Option<LinkId> {
         self.alive.control
@@ -329,6 +330,7 @@ impl Session {
     }
 
     /// The violation that ended the session.
+    #[cfg(test)]
     #[must_use]
     pub const fn failure(&self) -> Option<Violation> {
         self.failure
@@ -341,6 +343,7 @@ impl Session {
     }
 
     /// Whether every queued message was sent on the present control link.
+    #[cfg(test)]
     #[must_use]
     pub fn has_sent_all(&self) -> bool {
         self.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())
@@ -383,8 +386,9 @@ impl Session {
             return Err(chunk);
         }
         let (reading, reliable) = (alive.reading, &mut alive.reliable);
-        let opener =
-            || plain_control(&(0_u64, reliable.tell(), Control::KeepAlive { lanes: BoundedVec::default(), reading }));
+        let opener = || {
+            plain_control(&(0_u64, reliable.take_ack(), Control::KeepAlive { lanes: BoundedVec::default(), reading }))
+        };
         match state.out.seal_chunk(now, &mut alive.sealing, stream.0, chunk, opener) {
             Ok(frame) => Ok(frame),
             Err(chunk) => {
@@ -453,7 +457,7 @@ impl Alive {
                 Ok(())
             }
             Accepted::Control(plain) => {
-                link.hear(now);
+                link.mark_alive(now);
                 let record = decode(&plain).map_err(|_| Violation::Malformed)?;
                 self.handle_control(now, id, stream, record, events)
             }
@@ -521,7 +525,7 @@ impl Alive {
         } else {
             return Ok(None);
         };
-        let ack = self.reliable.tell();
+        let ack = self.reliable.take_ack();
         let plain = match own {
             Some(message) => plain_control(&(0_u64, ack, message)),
             None => self.reliable.next(|sequence, message| plain_control(&(sequence, ack, message))),

@@ -1,11 +1,11 @@
-//! Delivers control records exactly once and in order, over links that come and go.
+//! Delivers control records exactly once and in order, over a changing set of links.
 //!
-//! Each record carries a sequence number (from 1, continued over links and generations) and `ack`, the highest sequence
-//! number that its sender has received in order. The sender keeps every message until it is acknowledged. When control
-//! moves to another link, the sender resends all unacknowledged messages, and the receiver drops those that it already
-//! has. On each link the sequence therefore increases by one from a number that the receiver expects, and a gap is a
-//! violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: they may be lost or repeated and are
-//! never kept.
+//! Each record contains a sequence number (from 1, continued over links and generations) and `ack`, the highest
+//! sequence number that its sender has received in order. The sender keeps every message until it is acknowledged. When
+//! control moves to another link, the sender resends all unacknowledged messages, and the receiver drops those that it
+//! already has. On each link the sequence therefore increases by one from a number that the receiver expects, and a gap
+//! is a violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: they may be lost or repeated and
+//! are never kept.
 //!
 //! ```text
 //!   send_control ─▶ waiting: [ sent on this link │ to be sent ] ─▶ poll
@@ -55,6 +55,7 @@ impl Class {
             | Control::DirectFailed { .. }
             | Control::DirectConnected { .. }
             | Control::Verified { .. }
+            | Control::Placement { .. }
             | Control::Cancel { .. }
             | Control::Bye => Self::Sequenced,
         }
@@ -75,8 +76,8 @@ pub(super) struct Reliable {
     /// How many messages of `waiting` were sent on the present control link.
     cursor: usize,
     received: u64,
-    /// The last `ack` that this side has sent.
-    told: u64,
+    /// The last `ack` that was sealed into a record.
+    last_ack: u64,
 }
 
 impl Reliable {
@@ -131,14 +132,14 @@ impl Reliable {
     }
 
     /// The `ack` to put into a record that is sealed now; it counts as sent.
-    pub const fn tell(&mut self) -> u64 {
-        self.told = self.received;
+    pub const fn take_ack(&mut self) -> u64 {
+        self.last_ack = self.received;
         self.received
     }
 
     /// Whether so many messages arrived that an ack is to be sent at once.
     pub const fn owes_ack(&self) -> bool {
-        self.received.saturating_sub(self.told) >= ACK_AFTER
+        self.received.saturating_sub(self.last_ack) >= ACK_AFTER
     }
 
     /// Processes the `ack` of a received record. A lower one than before arrived late, from another link, and is

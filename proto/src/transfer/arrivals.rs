@@ -1,9 +1,9 @@
-//! Chunk records that arrived: which wait, which are in the job that opens them, and what all that is held counts
-//! against the credit.
+//! Chunk records that arrived: which of them wait, which are in a job that opens them, and how much all held chunks
+//! use of the credit.
 //!
-//! It decides whether a chunk may come at all, and how many are opened at a time. Timer: the rate limit's, for the next
-//! acknowledgement. Bounds: the credit that the sender was given at most, for all that is held; jobs out, twice the
-//! cores and 16 MiB.
+//! It decides whether a chunk may arrive at all, and how many are opened at a time. Timer: that of the rate limit,
+//! for the next acknowledgement. Bounds: all held chunks together, by the largest credit that the sender was given;
+//! running jobs, by twice the cores and 16 MiB.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,17 +22,17 @@ use crate::wire::Violation;
 pub(super) struct Charge {
     pub link: LinkId,
     cost: u64,
-    /// What it counts for the rate limit, whatever became of the link.
+    /// Its size for the rate limit, whether or not the link was lost.
     sealed: u64,
 }
 
-/// See the module's text.
+/// The chunk records that arrived and are not released.
 pub(super) struct Arrivals {
     waiting: VecDeque<SealedChunk>,
     opening: BTreeMap<JobId, Charge>,
-    /// What counts against the credit: chunks that wait, are in jobs, or were opened and not released.
+    /// The credit in use: chunks that wait, are in jobs, or were opened and not released.
     held: u64,
-    /// The most that may be held.
+    /// The limit of `held`.
     most: u32,
     /// The length of the longest chunk, in bytes.
     longest: u32,
@@ -40,7 +40,8 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Holds so much at most of chunks that are `longest` at most; with a rate for what is acknowledged.
+    /// Holds at most `most` bytes of chunks, each at most `longest` bytes; `limit` is the rate limit of
+    /// acknowledgements.
     pub const fn new(most: u32, longest: u32, limit: Option<Limit>) -> Self {
         Self { waiting: VecDeque::new(), opening: BTreeMap::new(), held: 0, most, longest, limit }
     }
@@ -75,7 +76,7 @@ impl Arrivals {
         Some(sealed)
     }
 
-    /// The job of this id has opened its chunk, which counts until it is released.
+    /// The job with this id has opened its chunk, which uses credit until it is released.
     pub fn opened(&mut self, id: JobId) -> Option<Charge> {
         self.opening.remove(&id)
     }
@@ -85,12 +86,12 @@ impl Arrivals {
         self.waiting.is_empty() && self.opening.is_empty()
     }
 
-    /// A chunk is not held any more, and is not acknowledged.
+    /// Releases a chunk without an acknowledgement.
     pub const fn discard(&mut self, charge: Charge) {
         self.held = self.held.saturating_sub(charge.cost);
     }
 
-    /// A chunk is not held any more, and the sender learns of it.
+    /// Releases a chunk that is acknowledged to the sender.
     pub const fn acknowledge(&mut self, charge: Charge) {
         self.discard(charge);
         if let Some(limit) = &mut self.limit {
@@ -98,8 +99,8 @@ impl Arrivals {
         }
     }
 
-    /// A link is gone. What waits is dropped, as it comes again; what is in jobs, and the `others` that were opened,
-    /// count no more, as the sender counts them anew.
+    /// A link is lost. Waiting chunks are dropped, because the sender sends them again; chunks in jobs and the
+    /// `others` that were opened use no credit any more, because the sender counts them anew.
     pub fn lose<'a>(&mut self, link: LinkId, others: impl Iterator<Item = &'a mut Charge>) {
         let held = &mut self.held;
         self.waiting.retain(|chunk| {
@@ -119,14 +120,14 @@ impl Arrivals {
         others.for_each(discount);
     }
 
-    /// It is `now`.
+    /// Updates the rate limit to `now`.
     pub fn advance(&mut self, now: Instant) {
         if let Some(limit) = &mut self.limit {
             limit.advance(now);
         }
     }
 
-    /// Whether the rate limit lets an acknowledgement pass.
+    /// Whether the rate limit allows an acknowledgement now.
     pub fn may_acknowledge(&self) -> bool {
         self.limit.is_none_or(|limit| limit.is_open())
     }
@@ -136,14 +137,14 @@ impl Arrivals {
         self.limit.is_some()
     }
 
-    /// When the rate limit lets an acknowledgement pass.
+    /// When the rate limit allows an acknowledgement.
     pub fn opens_at(&self) -> Option<Instant> {
         self.limit?.opens_at()
     }
 }
 
 impl Charge {
-    /// What it uses of the credit.
+    /// How much of the credit it uses.
     pub const fn cost(&self) -> u64 {
         self.cost
     }

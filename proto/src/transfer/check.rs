@@ -1,8 +1,9 @@
-//! What a receiver says it has from before, held against this side's own bytes.
+//! Compares the ranges that a receiver has from an earlier transfer with the bytes of this side.
 //!
-//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A
-//! range that differs, or with a file that failed, is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and
-//! 16 MiB of chunks; each chunk is read at most once for it; the hashes of one range and of the jobs.
+//! It decides which of the receiver's ranges need not be sent: those whose chunks, read and hashed here, give the
+//! same digest. A range that differs, or that has bytes of a file that failed, is sent completely. The ranges are
+//! compared in their order. No timers. Bounds: one running job for each core, and 16 MiB of chunks; each chunk is read
+//! at most once for the comparison; memory holds the hashes of one range and of the jobs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -48,28 +49,28 @@ impl Check {
     }
 }
 
-/// The ranges that are not judged yet.
+/// The ranges that have not been compared yet.
 pub(super) struct Checking {
-    /// In their order; the first one is being judged.
+    /// In their order; the first one is being compared.
     left: VecDeque<Have>,
-    /// Which of them the next job is for, and from which chunk on.
+    /// The range of the next job (as an index), and its first chunk.
     next: (usize, u64),
-    /// How many jobs are out.
+    /// The number of running jobs.
     out: usize,
-    /// Answers that came before one that belongs before them.
+    /// Results that arrived before the result of an earlier job.
     early: BTreeMap<u64, Checked>,
-    /// Of the first range, as far as they are known.
+    /// The known hashes of the first range.
     hashes: Vec<Hash>,
     bytes: u64,
     is_incomplete: bool,
 }
 
-/// What became of a range.
+/// The result of a comparison.
 #[derive(Debug)]
 pub(super) struct Verdict {
-    /// Which.
+    /// The range.
     pub range: ChunkRange,
-    /// The hashes of its chunks, and its bytes, if it need not be sent.
+    /// If the range need not be sent: the hashes of its chunks, and its length in bytes.
     pub same: Option<(Vec<Hash>, u64)>,
 }
 
@@ -81,17 +82,17 @@ impl Checking {
         Self { left, next: (0, first), out: 0, early, hashes: Vec::new(), bytes: 0, is_incomplete: false }
     }
 
-    /// Whether all is judged.
+    /// Whether all ranges were compared.
     pub fn is_done(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// Jobs that are out.
+    /// The number of running jobs.
     pub const fn jobs(&self) -> usize {
         self.out
     }
 
-    /// The range that holds this chunk and is not judged.
+    /// The range that contains this chunk and has not been compared.
     pub fn range_of(&self, chunk: u64) -> Option<ChunkRange> {
         let at = self.left.partition_point(|have| have.range.last < chunk);
         self.left.get(at).map(|have| have.range).filter(|range| range.first <= chunk)
@@ -118,13 +119,13 @@ impl Checking {
         Some(Check { contents: contents.clone(), range })
     }
 
-    /// A job was done.
+    /// A job has finished.
     pub fn checked(&mut self, checked: Checked) {
         self.out = self.out.saturating_sub(1);
         self.early.insert(checked.first, checked);
     }
 
-    /// The next range that is judged.
+    /// The result for the next range that was compared.
     pub fn poll_verdict(&mut self) -> Option<Verdict> {
         let Have { range, digest } = *self.left.front()?;
         let count = range.last.saturating_sub(range.first).saturating_add(1);

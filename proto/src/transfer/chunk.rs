@@ -1,4 +1,4 @@
-//! One chunk: what its record's plaintext is, how it is made, and how it is checked and written. This runs in jobs.
+//! One chunk: the plaintext of its record, how it is made, and how it is checked and written. This code runs in jobs.
 //!
 //! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd, 2 incomplete, 3 void), length
 //! of the contents `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
@@ -8,12 +8,12 @@
 //! file alone: then only the number follows. In both the hash is that of the chunk when it was made for the first time,
 //! so that it does not depend on which of two copies arrives.
 //!
-//! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
-//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly
-//! the length that the layout gives, compare the hash, and only then write.
+//! Sending: read, hash, and compress if it pays off. zstd-1 on the first 16 KiB decides this (14 µs for a MiB), so
+//! that photos and archives cost nothing. Receiving: open, check the header against the layout, decompress into a
+//! buffer of exactly the length that the layout gives, compare the hash, and only then write.
 //!
-//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so
-//! there are never more of them than jobs were out at once, and they go with the transfer.
+//! The contexts of zstd are reused: [`Coders`] holds them for a transfer rather than for a thread, so there are never
+//! more contexts than jobs that ran at once, and they are freed with the transfer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,9 +28,9 @@ use crate::session::{OpenedRecord, Prepared, SealedChunk};
 use crate::transfer::storage::{Drift, Fault, FaultKind, Sink};
 use crate::wire::Violation;
 
-/// Length of what stands before the contents, in bytes.
+/// Length of the header before the contents, in bytes.
 pub const HEADER: usize = 49;
-/// How much of a chunk is looked at to tell whether compressing it pays, in bytes.
+/// How many bytes of a chunk are compressed as a sample to decide whether compressing pays off.
 const SAMPLE: usize = 16 << 10;
 /// Contents shorter than this, in bytes, are sent as they are.
 const TINY: usize = 64;
@@ -41,7 +41,7 @@ const TINY: usize = 64;
 pub enum Compression {
     /// Never.
     Off,
-    /// With this level of zstd, 1 to 19 (others are taken for the nearest), where it pays.
+    /// With this level of zstd, 1 to 19 (other values are clamped), if it pays off.
     Level(i32),
 }
 
@@ -51,14 +51,14 @@ impl Default for Compression {
     }
 }
 
-/// What stands before a chunk's contents.
+/// The header before a chunk's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The transfer.
     pub transfer: u32,
-    /// Which chunk.
+    /// The chunk's number.
     pub chunk: u64,
-    /// How the contents stand in the record.
+    /// The encoding of the contents in the record.
     pub codec: Codec,
     /// Length of the contents in bytes, not compressed.
     pub length: u32,
@@ -66,12 +66,12 @@ pub struct Header {
     pub hash: Hash,
 }
 
-/// How a chunk's contents stand in its record.
+/// The encoding of a chunk's contents in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// As they are.
+    /// Not compressed.
     Raw,
-    /// As zstd frames (RFC 8878).
+    /// zstd frames (RFC 8878).
     Zstd,
     /// With zeros in the place of a file that failed.
     Incomplete,
@@ -83,9 +83,9 @@ pub enum Codec {
 const INCOMPLETE: usize = 36;
 
 impl Header {
-    /// As it is sent.
+    /// The encoded header.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; HEADER] {
+    pub fn to_bytes(self) -> [u8; HEADER] {
         let codec = match self.codec {
             Codec::Raw => 0,
             Codec::Zstd => 1,
@@ -101,10 +101,10 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a record's plaintext, and gives the rest.
+    /// Parses the header of a record's plaintext, and returns the rest.
     ///
     /// # Errors
-    /// [`Violation::BadChunk`]: it is too short, or compressed in an unknown way.
+    /// [`Violation::BadChunk`]: the plaintext is too short, or the encoding is unknown.
     pub fn parse(plain: &[u8]) -> Result<(Self, &[u8]), Violation> {
         let mut rest = plain;
         let transfer = u32::from_be_bytes(take(&mut rest)?);
@@ -128,7 +128,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Violation> {
     Ok(*head)
 }
 
-/// A chunk to be made.
+/// The job that makes a chunk.
 pub struct Prepare {
     pub(super) contents: Contents,
     pub(super) coders: Arc<Coders>,
@@ -142,7 +142,7 @@ pub struct Prepare {
 /// A chunk that was made.
 #[derive(Debug)]
 pub struct Made {
-    /// Which.
+    /// The chunk's number.
     pub chunk: u64,
     /// BLAKE3 of its contents; of one that lacks a file, what it was when the chunk was made for the first time.
     pub hash: Hash,
@@ -206,24 +206,24 @@ fn joined(pieces: &[&[u8]]) -> Prepared {
     prepared
 }
 
-/// A chunk that arrived.
+/// The job that opens a chunk that arrived.
 pub struct Open {
     pub(super) sealed: SealedChunk,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) manifest: Arc<Manifest>,
     pub(super) coders: Arc<Coders>,
-    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the
-    /// same one.
+    /// Shared by the jobs of one transfer: the chunk's number is inside the sealed record, and two jobs must not
+    /// write the same chunk.
     pub(super) hashes: Arc<Mutex<Hashes>>,
     pub(super) transfer: u32,
 }
 
-/// What became of a chunk that arrived.
+/// The result for a chunk that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
     /// It was written.
     Stored {
-        /// Which.
+        /// The chunk's number.
         chunk: u64,
         /// Length of its contents in bytes.
         plain: usize,
@@ -232,9 +232,9 @@ pub enum Opened {
         /// It lacks this file, which the sender has to say.
         lacks: Option<u32>,
     },
-    /// It was here before.
+    /// The chunk had been stored already.
     Again,
-    /// The peer broke a rule.
+    /// The peer violated the protocol.
     Violation(Violation),
 }
 
@@ -265,7 +265,7 @@ impl Open {
     }
 }
 
-/// Judges a header by the layout; so long is what follows it in the record.
+/// Checks a header against the layout; returns the length that must follow it in the record.
 fn check(header: &Header, transfer: u32, manifest: &Manifest, body_len: usize) -> Result<(), Violation> {
     if header.transfer != transfer {
         return Err(Violation::WrongTransfer);
@@ -280,7 +280,7 @@ fn check(header: &Header, transfer: u32, manifest: &Manifest, body_len: usize) -
     if header.length as usize == length && fits { Ok(()) } else { Err(Violation::BadChunk) }
 }
 
-/// Where the contents of a chunk go.
+/// Where the contents of a chunk are stored.
 struct Store<'a> {
     sink: &'a dyn Sink,
     manifest: &'a Manifest,
@@ -367,12 +367,12 @@ pub struct Coders {
 }
 
 impl Coders {
-    /// With the pool from which the records that arrive have their buffers.
+    /// Uses the pool that provides the buffers of received records.
     pub(super) fn new(buffers: Arc<Pool>) -> Self {
         Self { buffers, ..Self::default() }
     }
 
-    /// The compressed contents after `room` bytes; `None`: it doesn't pay.
+    /// The compressed contents after `room` bytes; `None`: compression does not pay off.
     pub(super) fn compress(&self, contents: &[u8], level: i32, room: usize) -> Option<Prepared> {
         if contents.len() < TINY {
             return None;
@@ -386,7 +386,7 @@ impl Coders {
             zstd.set_compression_level(level).ok()?;
             scratch.clear();
             scratch.reserve(contents.len());
-            // When the result has no room in there it is no gain.
+            // If the result does not fit there, compression gains nothing.
             zstd.compress_to_buffer(contents, &mut scratch).ok()?;
             (scratch.len() <= contents.len().saturating_sub(saved)).then_some(())
         };
@@ -406,8 +406,8 @@ impl Coders {
         prepared
     }
 
-    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more
-    /// are made.
+    /// Calls `then` with the decompressed contents, or with `None` if they are not exactly `length` bytes;
+    /// decompression never produces more bytes.
     pub(super) fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
         let pooled = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let pooled = pooled.or_else(|| Some((Decompressor::new().ok()?, Vec::new())));

@@ -3,11 +3,11 @@
 //! ```text
 //!  (begin) ──► making ──► ready ──► in flight ──► (acknowledged, and forgotten)
 //!                ▲                      │ its link is gone
-//!                └──────── lost ◄───────┘
+//! ▲                      │ its link is lost
 //! ```
-//! A chunk keeps its place in the window until it is acknowledged, also when it was lost: a receiver that writes in
-//! order acknowledges none of those after it before it came again. It decides nothing; no timers. Bound: its owner's
-//! window.
+//! A chunk keeps its space in the window until it is acknowledged, also after it was lost: a receiver that writes in
+//! order acknowledges none of the following chunks before it got this one again. It decides nothing; no timers.
+//! Bound: its owner's window.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,13 +17,13 @@ use super::window::cost;
 use crate::session::{LinkId, Prepared};
 use crate::wire::peer::ChunkRange;
 
-/// Where a chunk is.
+/// The state of a chunk.
 enum ChunkState {
-    /// In a job that reads, hashes and compresses it. `is_stored`: it was lost, and then acknowledged all the same.
+    /// In a job that reads, hashes and compresses it. `is_stored`: it was lost, but an acknowledgement arrived later.
     Making { is_stored: bool },
-    /// Waiting to be fetched.
+    /// Waiting to be taken for sending.
     Ready(Prepared),
-    /// Fetched, and sealed for this link. `None`: it still waits for a place on one.
+    /// Taken and sealed for this link. `None`: it still waits for room on a link.
     InFlight(Option<LinkId>),
     /// Lost with its link: it has to be made again.
     Lost,
@@ -31,7 +31,7 @@ enum ChunkState {
 
 struct Chunk {
     state: ChunkState,
-    /// What it takes of the window.
+    /// How much of the window it uses.
     place: u64,
     /// The length of its contents in bytes; 0 before it was made for the first time.
     len: usize,
@@ -44,26 +44,26 @@ pub(super) struct Acknowledged {
     pub chunk: u64,
     /// The length of its contents in bytes.
     pub len: usize,
-    /// What it no longer takes of the window.
+    /// How much of the window becomes free.
     pub released: u64,
     /// It was in flight, and not lost.
     pub was_in_flight: bool,
 }
 
-/// See the module's text.
+/// The chunks that are not acknowledged; see the module documentation.
 #[derive(Default)]
 pub(super) struct ChunkTable {
     chunks: BTreeMap<u64, Chunk>,
-    /// Those that are ready, in the order in which they were made.
+    /// The chunks that are ready, in the order in which they were made.
     ready: VecDeque<u64>,
-    /// Those that are lost.
+    /// The chunks that are lost.
     lost: BTreeSet<u64>,
     making: usize,
     ready_bytes: u64,
 }
 
 impl ChunkTable {
-    /// A chunk that was never made is being made, and takes so much of the window.
+    /// A chunk is being made for the first time, and reserves this much of the window.
     pub fn begin(&mut self, chunk: u64, place: u64) {
         self.chunks.insert(chunk, Chunk { state: ChunkState::Making { is_stored: false }, place, len: 0 });
         self.making = self.making.saturating_add(1);
@@ -79,7 +79,7 @@ impl ChunkTable {
         }
     }
 
-    /// A job made a chunk. Gives how much less it takes of the window than was thought.
+    /// A job made a chunk. Returns how much of its reserved window the chunk does not need.
     pub fn handle_made(&mut self, made: Made) -> u64 {
         let Made { chunk: number, plain, prepared, .. } = made;
         let Some(chunk) = self.chunks.get_mut(&number) else { return 0 };
@@ -110,7 +110,7 @@ impl ChunkTable {
         0
     }
 
-    /// The next chunk to be sealed; it is in flight from now on.
+    /// The next chunk to be sealed; it counts as in flight from now on.
     pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
         let number = self.ready.pop_front()?;
         let chunk = self.chunks.get_mut(&number)?;
@@ -121,14 +121,14 @@ impl ChunkTable {
         Some((number, prepared))
     }
 
-    /// A chunk that was fetched is sealed for this link.
+    /// A chunk that was taken is sealed for this link.
     pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let Some(Chunk { state: ChunkState::InFlight(on), .. }) = self.chunks.get_mut(&chunk) {
             *on = Some(link);
         }
     }
 
-    /// What was in flight on a link that is gone is lost.
+    /// The chunks in flight on a lost link are lost.
     pub fn lose(&mut self, lost: Lost) {
         for (number, chunk) in &mut self.chunks {
             if matches!(chunk.state, ChunkState::InFlight(link) if lost.includes(link)) {
@@ -138,8 +138,8 @@ impl ChunkTable {
         }
     }
 
-    /// The receiver has all chunks of this range, each of which was sent at least once. Gives those of which that was
-    /// not known.
+    /// The receiver has all chunks of this range, each of which was sent at least once. Returns those for which this
+    /// was not known.
     pub fn acknowledge(&mut self, range: ChunkRange) -> Vec<Acknowledged> {
         let numbers: Vec<u64> = self.chunks.range(range.first..=range.last).map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| self.acknowledge_one(number)).collect()
@@ -148,7 +148,7 @@ impl ChunkTable {
     fn acknowledge_one(&mut self, number: u64) -> Option<Acknowledged> {
         let chunk = self.chunks.get_mut(&number)?;
         let len = chunk.len;
-        // Its place is released when the job is done.
+        // Its window is released when the job has finished.
         if let ChunkState::Making { is_stored } = &mut chunk.state {
             let was_stored = std::mem::replace(is_stored, true);
             let news = Acknowledged { chunk: number, len, released: 0, was_in_flight: false };
@@ -174,22 +174,22 @@ impl ChunkTable {
         self.lost.first().copied()
     }
 
-    /// How many are being made.
+    /// How many chunks are being made.
     pub const fn making(&self) -> usize {
         self.making
     }
 
-    /// How many are ready.
+    /// How many chunks are ready.
     pub fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// Bytes of the frames of those that are ready.
+    /// Bytes of the frames of ready chunks.
     pub const fn ready_bytes(&self) -> u64 {
         self.ready_bytes
     }
 
-    /// What those that are in flight on this link take of the window.
+    /// How much of the window the chunks in flight on this link use.
     pub fn in_flight_on(&self, link: LinkId) -> u64 {
         let on_it = |chunk: &&Chunk| matches!(chunk.state, ChunkState::InFlight(Some(on)) if on == link);
         self.chunks.values().filter(on_it).fold(0, |sum, chunk| sum.saturating_add(chunk.place))
@@ -241,7 +241,7 @@ mod tests {
             in_flight(&mut table, 0);
             let place = table.in_flight_on(LinkId(1));
             table.lose(Lost::On(LinkId(2)));
-            assert_eq!(table.first_lost(), None, "of another link");
+            assert_eq!(table.first_lost(), None, "sealed for another link");
             table.lose(Lost::On(LinkId(1)));
             assert_eq!(table.first_lost(), Some(0));
             let mut released = 0;

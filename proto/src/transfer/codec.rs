@@ -1,5 +1,5 @@
-//! zstd (RFC 8878), which is C: with the feature `zstd`. Without it no chunk is compressed, and a
-//! compressed one can't be opened.
+//! zstd (RFC 8878), which is written in C, with the feature `zstd`. Without the feature no chunk is compressed, and a
+//! compressed chunk can't be opened.
 
 #[cfg(not(feature = "zstd"))]
 pub(super) use absent::{Compressor, Decompressor};
@@ -15,10 +15,10 @@ mod absent {
     #[derive(Debug)]
     pub(in crate::transfer) struct Absent;
 
-    /// There is none.
+    /// Has no values, because this build has no zstd.
     pub(in crate::transfer) struct Compressor<'a>(Infallible, PhantomData<&'a ()>);
 
-    /// There is none.
+    /// Has no values, because this build has no zstd.
     pub(in crate::transfer) struct Decompressor<'a>(Infallible, PhantomData<&'a ()>);
 
     impl Compressor<'_> {

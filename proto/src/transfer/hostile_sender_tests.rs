@@ -1,4 +1,4 @@
-//! A sender against a receiver that breaks the rules.
+//! A sender against a receiver that violates the protocol.
 
 use std::sync::Arc;
 
@@ -10,10 +10,12 @@ use super::tests::{K64, World, accept, ack, file, one_file, path, range, run, se
 use super::window::STALE;
 use super::window::{self, cost};
 use super::*;
-use crate::wire::peer::{ChunkRanges, Control, ControlRecord, Have, Offer, Reason, TransferKind};
-use crate::wire::{Blob, Malformed, decode, encode};
+use crate::wire::peer::{
+    CancelReason, ChunkRanges, Control, ControlRecord, DeclineReason, Have, Offer, Placement, Reason, TransferKind,
+};
+use crate::wire::{Blob, Malformed, Violation, decode, encode};
 
-/// A sender of so many chunks; `accepted`: and its offer was taken.
+/// A sender of this many chunks; `accepted`: its offer was accepted.
 fn sender(chunks: usize, accepted: bool) -> World {
     let mut world = World::new(one_file(chunks * K64), MemorySink::new(), Compression::Off);
     world.yes = false;
@@ -25,7 +27,7 @@ fn sender(chunks: usize, accepted: bool) -> World {
     world
 }
 
-/// What a hostile receiver says to it.
+/// A message of the hostile receiver.
 fn say(world: &mut World, message: Control) {
     world.sender.handle_control(world.now, message);
     world.drain();
@@ -49,7 +51,7 @@ fn sender_prints(message: Control, accepted: bool) -> Option<Outcome> {
 #[test]
 fn p06_ranges_must_be_within_offered_and_sent_chunks() {
     let violation = |violation| Some(Outcome::Violation(violation));
-    // Eight chunks are under way, and 100 were offered.
+    // Eight chunks are in flight, and 100 were offered.
     let world = sender(100, true);
     assert!(!world.chunks.is_empty());
     assert_eq!(sender_prints(ack(&[range(0, 0)]), true), None);
@@ -106,12 +108,15 @@ fn p06_chunk_is_sent_once_while_its_link_lives() {
 fn sender_refuses_unexpected_messages() {
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     let offer = Offer { transfer: 1, kind: TransferKind::Files, chunk_size: 64 << 10, entries: 0, bytes: 0, pages: 0 };
+    let placed = Control::Placement { transfer: 1, placement: Placement { renamed: 1, ..Placement::default() } };
     let out_of_turn = Some(Outcome::Violation(Violation::UnexpectedMessage));
     for (message, accepted) in [
         (accept(vec![]), true),
         (ack(&[]), false),
         (verified.clone(), false),
         (verified.clone(), true),
+        (placed.clone(), false),
+        (placed.clone(), true),
         (Control::Offer(offer), true),
         (Control::Page { transfer: 1, page: Blob::default() }, true),
         (Control::End { transfer: 1, chunks: 0, moved: 0, root: [0; 32] }, true),
@@ -120,7 +125,7 @@ fn sender_refuses_unexpected_messages() {
     ] {
         assert_eq!(sender_prints(message.clone(), accepted), out_of_turn, "{message:?}");
     }
-    // An answer to an offer that was not told in full.
+    // An answer to an offer that was not completely sent.
     let mut sender = sender::Sender::new(
         sender::Config { cores: 1, compression: Compression::Off, is_strict: false },
         Arc::new(MemorySource::new().with_page_after(1).with_dir(path("a")).with_dir(path("b"))),
@@ -138,6 +143,16 @@ fn sender_refuses_unexpected_messages() {
 }
 
 #[test]
+fn a_placement_is_reported_once() {
+    let mut world = sender(2, true);
+    let placed = Control::Placement { transfer: 1, placement: Placement { renamed: 1, ..Placement::default() } };
+    say(&mut world, placed.clone());
+    assert_eq!((world.sent.clone(), world.placements), (None, (None, None)), "only a confirmation makes them true");
+    say(&mut world, placed);
+    assert_eq!(world.sent, Some(Outcome::Violation(Violation::UnexpectedMessage)));
+}
+
+#[test]
 fn wrong_root_does_not_confirm_transfer() {
     let mut world = sender(2, true);
     assert!(matches!(world.to_receiver.back(), Some(Control::End { .. })));
@@ -149,10 +164,10 @@ fn wrong_root_does_not_confirm_transfer() {
 #[test]
 fn window_bounds_chunks_in_flight() {
     let most = cost(K64 + HEADER + 64);
-    // As many as there are before the chunks become larger.
+    // The largest number of chunks before chunks become larger.
     let mut world = sender(1024, true);
     assert_eq!(world.chunks.len() as u64, window::START);
-    // It doubles with each round, up to the receiver's credit.
+    // The window doubles with each round trip, up to the receiver's credit.
     let mut acknowledged = 0_usize;
     for expected in [16, 32, 64, 128, 256] {
         let sent = world.chunks.len();
@@ -169,7 +184,7 @@ fn window_bounds_chunks_in_flight() {
     }
     let under_way = (world.chunks.len() - acknowledged) as u64;
     assert!(under_way * most <= u64::from(CREDIT) && (under_way + 2) * most > u64::from(CREDIT), "{under_way}");
-    // No credit: nothing more leaves, until there is some again.
+    // No credit: nothing more is sent until there is some again.
     let (before, last) = (world.chunks.len(), acknowledged as u64 + 2);
     let none = Control::Ack { transfer: 1, ranges: ChunkRanges::new(vec![range(0, last)]).unwrap(), credit: 0 };
     say(&mut world, none);
@@ -199,7 +214,7 @@ fn unfetched_chunks_are_bounded() {
     while sender.poll_control().is_some() {}
     sender.handle_control(now, accept(vec![]));
     assert_eq!(work(&mut sender), window::START as usize);
-    // A window that is wide open, and a session that takes nothing.
+    // The window is open, and the session takes nothing.
     while let Some((chunk, _)) = sender.poll_chunk() {
         sender.handle_control(now, ack(&[range(chunk, chunk)]));
     }
@@ -232,21 +247,21 @@ fn remade_chunk_is_dropped_once_acknowledged() {
     let mut world = sender(40, true);
     let under_way = world.chunks.len() as u64;
     world.sender.handle_all_lost(world.now);
-    // Some wait to be fetched, some are in jobs, some wait to be made.
+    // Some chunks wait to be taken, some are in jobs, some wait to be made.
     let mut jobs: Vec<_> = std::iter::from_fn(|| world.sender.poll_job()).collect();
     assert_eq!((jobs.len(), under_way), (4, 8));
     for job in jobs.drain(..2) {
         world.sender.handle_job(world.now, run(job));
     }
     jobs.extend(std::iter::from_fn(|| world.sender.poll_job()));
-    // The acknowledgement was only slow.
+    // The acknowledgement only arrived late.
     world.sender.handle_control(world.now, ack(&[range(0, under_way - 1)]));
     assert_eq!(world.sender.progress().bytes, under_way * K64 as u64);
     for job in jobs {
         world.sender.handle_job(world.now, run(job));
     }
     assert!(world.sender.poll_chunk().is_none());
-    // Their places are free again.
+    // Their space in the window is free again.
     while let Some(job) = world.sender.poll_job() {
         world.sender.handle_job(world.now, run(job));
     }
@@ -264,7 +279,7 @@ fn d03_peer_reason_is_bounded_and_escaped() {
     let longest = encode(&record(Reason::new(&"x".repeat(1 << 20))));
     assert!(longest.len() < 900);
     assert!(decode::<ControlRecord>(&longest).is_ok());
-    // The text is the last field, its length the two bytes before it.
+    // The text is the last field; its length is in the two bytes before it.
     let bad = |length: usize, byte: u8| {
         let mut bytes = longest[..longest.len() - Reason::MAX - 2].to_vec();
         bytes.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);

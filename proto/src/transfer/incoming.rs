@@ -1,17 +1,17 @@
-//! The chunks of a transfer that was accepted: which wait, which are in jobs, which are stored, and what the sender was
-//! told.
+//! The chunks of an accepted transfer on the receiver's side: which of them wait, are in jobs, or are stored, and
+//! which of them the sender was notified of.
 //!
 //! ```text
 //! waiting ──► opening ──► written ──► committing ──► stored, and fresh until it is acknowledged
 //!                └──────► unexplained ──────────────────┘ its file failed
 //! ```
-//! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk,
-//! and counts what the sender may have under way. A chunk that lacks a file counts once the sender said that the file
-//! failed. What is here from before and the sender has not judged is
-//! `resume.kept`.
+//! It decides when chunks are written to the journal and so acknowledged (never before), when everything is synced to
+//! the disk, and counts what the sender may have in flight. Chunks from an earlier transfer that the sender has not
+//! compared are in `resume.kept`.
+//! A chunk without the bytes of a file counts once the sender has reported that the file failed.
 //!
-//! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held;
-//! jobs out, twice the cores and 16 MiB of chunks, one that commits and one that syncs.
+//! Timers: [`SYNC_AFTER`], and that of the rate limit for the next acknowledgement. Bounds: [`CREDIT`] for all held
+//! chunks; running jobs: twice the cores and 16 MiB of chunks, one that commits and one that syncs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,74 +39,74 @@ use crate::transfer::storage::{FaultKind, Sink};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, EntryStatus, Have};
 
-/// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing
-/// else is left to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost
-/// nothing.
+/// Chunks are committed when this many of them with this many bytes together were written, or many chunks of any
+/// size, or when nothing else is left to do: often enough that a window of a few chunks never waits for it, and
+/// rarely enough to cost nothing.
 const COMMIT_CHUNKS: usize = 4;
 const COMMIT_BYTES: u64 = 256 << 10;
 const COMMIT_MANY: usize = 64;
-/// What is committed comes to the disk when it is so many bytes, or after this time.
+/// Committed chunks are synced to the disk when they have this many bytes, or after this time.
 const SYNC_BYTES: u64 = 256 << 20;
 const SYNC_AFTER: Duration = Duration::from_secs(5);
-/// The most ranges in a record.
+/// The largest number of ranges in a record.
 const RANGES: usize = 1000;
 
-/// The chunks of an accepted transfer.
+/// The chunks of an accepted transfer on the receiver's side.
 pub struct Incoming {
     manifest: Arc<Manifest>,
     sink: Arc<dyn Sink>,
     coders: Arc<Coders>,
-    /// Of the chunks that were judged, whether they are written already or not.
+    /// Hashes of the chunks that were checked, whether they are written already or not.
     hashes: Arc<Mutex<Hashes>>,
     arrivals: Arrivals,
     statuses: Statuses,
-    /// Written, by the file that they lack: the sender has still to say that it failed.
+    /// Written, by the file that they lack: the sender has not reported yet that it failed.
     unexplained: BTreeMap<u32, Vec<(u64, Written)>>,
-    /// Written, not in the journal.
+    /// Written, but not in the journal.
     written: BTreeMap<u64, Written>,
-    /// On their way into the journal.
+    /// Being written to the journal.
     committing: BTreeMap<u64, Written>,
-    /// Stored, not acknowledged.
+    /// Recorded, but not acknowledged.
     fresh: BTreeMap<u64, Charge>,
     stored: Recorded,
-    /// From which chunk on acknowledgements are to be said again.
+    /// The first chunk from which on acknowledgements have to be repeated.
     repeat: Option<u64>,
     resume: Resume,
     sync: Syncing,
-    /// The sender's root, once it said that all was sent.
+    /// The sender's root, once it reported that everything was sent.
     end: Option<Hash>,
 }
 
-/// Stored, acknowledged or not, and what both sides have from before.
+/// Recorded chunks, acknowledged or not, and chunks that both sides have from an earlier transfer.
 #[derive(Default)]
 struct Recorded {
     chunks: RangeSet,
     bytes: u64,
 }
 
-/// What is here from an earlier transfer.
+/// Chunks from an earlier transfer.
 struct Resume {
-    /// What the sender was told that is here, and has not judged yet.
+    /// The ranges that were reported to the sender, which it has not compared yet.
     kept: VecDeque<ResumeRange>,
-    /// Of what it found to be the same: chunks and bytes.
+    /// The part of them that the sender found to be the same: chunks and bytes.
     confirmed: (u64, u64),
 }
 
-/// When what was committed is brought to the disk.
+/// When committed chunks are synced to the disk.
 struct Syncing {
     state: Sync,
-    /// A job does it.
+    /// A sync job runs.
     is_out: bool,
 }
 
-/// What was committed and is not on the disk.
+/// What was committed but not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sync {
     /// Nothing.
     Clean,
-    /// So many bytes; it is time at the instant.
+    /// This many bytes; at `due` it is time to sync them.
     Dirty { bytes: u64, due: Option<Instant> },
-    /// It is time.
+    /// It is time to sync.
     Due,
 }
 
@@ -118,7 +118,8 @@ struct Written {
 }
 
 impl Incoming {
-    /// With what is here from before: the ranges that the sender is told of, and the hashes of the chunks in them.
+    /// Creates it with what is stored from an earlier transfer: the ranges that are reported to the sender, and the
+    /// hashes of their chunks.
     pub fn new(
         (manifest, sink): (Arc<Manifest>, Arc<dyn Sink>),
         kept: Vec<ResumeRange>,
@@ -147,12 +148,12 @@ impl Incoming {
         }
     }
 
-    /// What the sender was told that is here.
+    /// The ranges that are reported to the sender as stored.
     pub fn have(&self) -> Vec<Have> {
         self.resume.kept.iter().map(|kept| kept.have).collect()
     }
 
-    /// A job opened a record and judged its chunk.
+    /// A job opened a record and checked its chunk.
     fn opened(&mut self, id: JobId, record: OpenedRecord<Opened>) -> Result<(), Violation> {
         let Some(charge) = self.arrivals.opened(id) else { return Ok(()) };
         match record.content {
@@ -166,14 +167,14 @@ impl Incoming {
                     Some(file) => self.unexplained.entry(file).or_default().push((chunk, written)),
                 }
             }
-            // Of a record that is not genuine the session learned first, and its link ends.
+            // If the record is not authentic, the session was notified first and drops its link.
             Some(Opened::Again) | None => self.arrivals.discard(charge),
             Some(Opened::Violation(violation)) => return Err(violation),
         }
         Ok(())
     }
 
-    /// The chunks for the one job that commits, if it is time for it.
+    /// The chunks for the next commit job (one at a time), if it is time for it.
     fn next_to_commit(&mut self) -> Option<Vec<Stored>> {
         let idle = self.arrivals.is_empty() || self.end.is_some();
         let bytes = || self.written.values().fold(0_u64, |sum, written| sum.saturating_add(written.charge.cost()));
@@ -186,14 +187,14 @@ impl Incoming {
         Some(self.committing.iter().map(|(&chunk, written)| Stored { chunk, hash: written.hash }).collect())
     }
 
-    /// It counts as stored. One that lacks a file comes here without the journal: the next try fetches it again.
+    /// Counts a chunk as stored. One that lacks a file is not in the journal: the next attempt fetches it again.
     fn record(&mut self, chunk: u64, Written { charge, plain, .. }: Written) {
         self.stored.chunks.insert(chunk);
         self.stored.bytes = self.stored.bytes.saturating_add(plain as u64);
         self.fresh.insert(chunk, charge);
     }
 
-    /// They are in the journal.
+    /// The chunks of the commit job are in the journal.
     fn committed(&mut self, now: Instant) {
         let mut bytes = 0_u64;
         for (chunk, written) in std::mem::take(&mut self.committing) {
@@ -208,7 +209,7 @@ impl Incoming {
         self.advance(now);
     }
 
-    /// Whether it is time to bring to the disk what was committed; it is asked for by one job at a time.
+    /// Whether it is time for a sync job; only one runs at a time.
     fn next_sync(&mut self) -> bool {
         let due = self.sync.state == Sync::Due;
         if due {
@@ -252,7 +253,7 @@ impl ChunkSink for Incoming {
             Product::Opened(record) => self.opened(id, record)?,
             Product::Committed => self.committed(now),
             Product::Synced => self.sync.is_out = false,
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             _ => return Err(FaultKind::Internal.into()),
         }
         Ok(())
@@ -262,7 +263,7 @@ impl ChunkSink for Incoming {
         let kept = self.resume.kept.pop_front().filter(|kept| kept.have.range == range).ok_or(Violation::BadRanges)?;
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         if same {
-            // It says that a range is the same, and sent some of it: that contradicts itself.
+            // The sender reported a range as the same, but also sent some of it: a contradiction.
             if !hashes.confirm(range) || !self.stored.chunks.insert_range(range) {
                 return Err(Violation::BadRanges);
             }
@@ -343,7 +344,7 @@ impl ChunkSink for Incoming {
                 }
                 return Some(self.ack(ranges));
             }
-            // Nothing is news too: the sender waits for it before it sends anything again.
+            // An empty acknowledgement matters too: the sender waits for it before it sends anything again.
             if from == 0 {
                 return Some(self.ack(ranges));
             }
@@ -392,7 +393,7 @@ impl ChunkSink for Incoming {
     }
 
     fn progress(&self) -> Progress {
-        // With what is here from before and was not judged.
+        // Includes chunks from an earlier transfer that were not compared yet.
         let total = self.manifest.payload();
         let kept = self.resume.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
         Progress { bytes: self.stored.bytes.saturating_add(kept).min(total), total }

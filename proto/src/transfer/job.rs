@@ -1,8 +1,8 @@
-//! Heavy work as a value: what a machine wants done with files, run by the driver on a
-//! blocking thread, answered as an input.
+//! Heavy work as a value: a machine describes work with files, the driver runs it on a blocking thread, and the
+//! result returns as an input.
 //!
-//! A [`Job`] holds everything that it needs, and answers exactly once: a panic in it is a [`Fault`] like any other,
-//! since a lost answer would be a hang. [`Source`] and [`Sink`] are its only way to files.
+//! A [`Job`] holds everything that it needs, and returns exactly one result: a panic in it becomes a [`Fault`],
+//! because a missing result would block the transfer. Jobs access files only through [`Source`] and [`Sink`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,64 +14,60 @@ use super::differences::Pages;
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::storage::{Fault, FaultKind, Sink, Source};
+use super::storage::{Fault, FaultKind, Placement, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
 
 /// A piece of work.
 pub struct Job {
-    /// Its name.
-    pub id: JobId,
-    /// What to do.
-    pub work: Work,
+    pub(super) id: JobId,
+    pub(super) work: Work,
 }
 
-/// The answer to a job.
+/// The result of a job.
 #[derive(Debug)]
 pub struct JobDone {
-    /// Which.
-    pub id: JobId,
-    /// What came of it.
-    pub result: Result<Product, Fault>,
+    pub(super) id: JobId,
+    pub(super) result: Result<Product, Fault>,
 }
 
-/// What there is to do.
+/// The kinds of work.
 pub enum Work {
-    /// The next page of what is to be sent.
+    /// Scans the next page of the source.
     Scan {
-        /// From where.
+        /// The source.
         source: Arc<dyn Source>,
         /// What was scanned before.
         builder: Box<ManifestBuilder>,
         /// Number of the page.
         page: u32,
     },
-    /// A chunk to be read, hashed and compressed.
+    /// Reads, hashes and compresses a chunk.
     Prepare(Prepare),
-    /// A chunk to be opened, decompressed, checked and written.
+    /// Opens, decompresses, checks and writes a chunk.
     Open(Box<Open>),
-    /// Chunks that the receiver has from before, to be hashed here.
+    /// Hashes chunks that the receiver has from an earlier transfer.
     Check(Check),
-    /// Chunks that are stored from before, to be hashed again.
+    /// Hashes chunks again that this side has stored from an earlier transfer.
     VerifyStored(VerifyStored),
-    /// Checks before anything is accepted.
+    /// Checks the destination before the offer is accepted.
     Begin {
-        /// Where it would go.
+        /// The sink.
         sink: Arc<dyn Sink>,
-        /// What would come.
+        /// The manifest of the offer.
         manifest: Arc<Manifest>,
     },
-    /// Notes chunks as stored.
+    /// Records chunks as stored.
     Commit {
-        /// Where.
+        /// The sink.
         sink: Arc<dyn Sink>,
-        /// Which.
+        /// The chunks.
         chunks: Vec<Stored>,
     },
-    /// Brings what was written and committed to the disk.
+    /// Syncs written and committed chunks to the disk.
     Sync {
-        /// Where.
+        /// The sink.
         sink: Arc<dyn Sink>,
     },
     /// Leaves out files that the sender could not send.
@@ -83,57 +79,57 @@ pub enum Work {
         /// Which entries.
         entries: Vec<u32>,
     },
-    /// Puts entries in place.
+    /// Moves entries to their final names.
     Finish {
-        /// Where.
+        /// The sink.
         sink: Arc<dyn Sink>,
-        /// How many.
+        /// The largest number of entries in one call.
         at_most: usize,
     },
     /// Removes what was staged.
     Abandon {
-        /// Where.
+        /// The sink.
         sink: Arc<dyn Sink>,
     },
-    /// Leaves what was staged for another time.
+    /// Keeps what was staged for a later transfer.
     Suspend {
-        /// Where.
+        /// The sink.
         sink: Arc<dyn Sink>,
     },
-    /// A piece of a stream.
+    /// Work of a stream.
     Stream(stream::Work),
 }
 
-/// What a job made.
+/// The results of jobs.
 #[derive(Debug)]
 pub enum Product {
     /// A page was scanned, and there may be more.
     Page(Box<ManifestBuilder>),
-    /// All was scanned.
+    /// The last page was scanned.
     Scanned(Arc<Manifest>),
     /// A chunk was made.
     Made(Box<Made>),
-    /// A chunk record that arrived was opened, and its chunk judged.
+    /// A received chunk record was opened, and its chunk was checked.
     Opened(OpenedRecord<Opened>),
     /// Chunks were hashed for the sender.
     Checked(Checked),
-    /// Chunks from before were hashed again.
+    /// Chunks from an earlier transfer were hashed again.
     VerifiedStored(VerifiedStored),
-    /// The sink takes the offer.
+    /// The sink can store the offer.
     Begun(Begun),
-    /// Chunks are noted as stored.
+    /// Chunks are recorded as stored.
     Committed,
-    /// All that was committed before is on the disk.
+    /// Everything that was committed before is on the disk.
     Synced,
     /// Files that the sender could not send are left out.
     LeftOut,
-    /// A slice was put in place; true: it was the last.
-    Finished(bool),
-    /// What was staged is gone.
+    /// A slice of entries was moved; after the last one, how all of them were placed.
+    Finished(Option<Placement>),
+    /// What was staged was removed.
     Abandoned,
-    /// What was staged stays.
+    /// What was staged was kept.
     Suspended,
-    /// Of a stream.
+    /// A result of a stream.
     Stream(stream::Product),
 }
 
@@ -147,9 +143,24 @@ pub struct Begun {
 }
 
 impl JobDone {
-    /// What the session has to learn first: whether the record that the job opened is what the peer sealed.
+    /// The id of the job.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
-    pub const fn verdict(&self) -> Option<Verdict> {
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What the job produced.
+    ///
+    /// # Errors
+    /// Why it failed.
+    #[cfg(any(test, feature = "internals"))]
+    pub const fn result(&self) -> Result<&Product, &Fault> {
+        self.result.as_ref()
+    }
+
+    /// The part of the result that the session needs first: whether the record that the job opened is authentic.
+    pub(crate) const fn verdict(&self) -> Option<Verdict> {
         match &self.result {
             Ok(Product::Opened(opened)) => Some(opened.verdict),
             Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
@@ -159,7 +170,27 @@ impl JobDone {
 }
 
 impl Job {
-    /// Does the work, on the thread that calls. It always answers: a panic is a fault of its transfer.
+    /// Makes a job from its parts.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn new(id: JobId, work: Work) -> Self {
+        Self { id, work }
+    }
+
+    /// The id, which the result repeats.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The name of its work in logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.work.name()
+    }
+
+    /// Does the work on the calling thread. It always returns a result: a panic becomes a fault of its transfer.
     #[must_use]
     pub fn run(self, cancelled: &AtomicBool) -> JobDone {
         let Self { id, work } = self;
@@ -177,9 +208,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Work {
-    /// What it is called in logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Scan { .. } => "scan",
             Self::Prepare(_) => "prepare",
@@ -199,7 +228,7 @@ impl Work {
 
     fn run(self, stop: &dyn Fn() -> bool) -> Result<Product, Fault> {
         match self {
-            // Cleaning up is what has to be done when all else was told to stop.
+            // Cleaning up still has to be done after everything else was cancelled.
             Self::Abandon { sink } => {
                 sink.abandon();
                 Ok(Product::Abandoned)
@@ -208,7 +237,7 @@ impl Work {
                 sink.suspend();
                 Ok(Product::Suspended)
             }
-            // What is written is worth noting, whatever else was told to stop.
+            // Written chunks are recorded even if everything else was cancelled.
             Self::Commit { sink, chunks } => sink.commit(&chunks).map(|()| Product::Committed),
             _ if stop() => Err(FaultKind::Cancelled.into()),
             Self::Scan { source, builder, page } => scan(&*source, builder, page),
@@ -219,7 +248,7 @@ impl Work {
             Self::Begin { sink, manifest } => begin(&*sink, manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::LeaveOut { sink, manifest, entries } => leave_out(&*sink, &manifest, &entries),
-            Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
+            Self::Finish { sink, at_most } => finish(&*sink, at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
@@ -239,6 +268,10 @@ fn leave_out(sink: &dyn Sink, manifest: &Manifest, entries: &[u32]) -> Result<Pr
         sink.leave_out(*index, &entry)?;
     }
     Ok(Product::LeftOut)
+}
+
+fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Placement>, Fault> {
+    Ok(if sink.finish(at_most)? { Some(sink.placement()) } else { None })
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

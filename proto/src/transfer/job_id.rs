@@ -1,5 +1,5 @@
-//! The name of a job, which the machines that make jobs remember.
+//! The id of a job; the machines that create jobs keep it.
 
-/// Names a job within its node.
+/// Identifies a job within its node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct JobId(pub u64);

@@ -1,15 +1,15 @@
-//! The journal of a staging directory: which chunks are stored there, so that a transfer
-//! goes on after its process died.
+//! The journal of a staging directory: it lists the chunks that are stored there, so that a transfer can be resumed
+//! after its process ended.
 //!
-//! It is a file that only grows. First a header that names the transfer, integers big-endian: magic (8 bytes),
-//! version `u16`, manifest digest (32), layout digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8`
-//! length and UTF-8, checksum (16). Then batches: count `u16` (1 to [`BATCH`]), so many times chunk `u64` and hash
-//! (32), checksum (16). A checksum is the start of a BLAKE3 keyed hash over the batch and the place where it
-//! stands; the key is derived from the header. So a batch is good only whole, in its place, and in its journal:
-//! what a crash tore, what was damaged and all that follows it counts as never written. A chunk that stands there
-//! twice has the hash that came last.
+//! It is a file that only grows. It begins with a header that identifies the transfer, integers big-endian: magic (8
+//! bytes), version `u16`, manifest digest (32), layout digest (32), chunk size `u32`, chunks `u64`, bytes `u64`,
+//! entries `u32`, label as `u8` length and UTF-8, checksum (16). Batches follow: count `u16` (1 to [`BATCH`]), then
+//! count times chunk `u64` and hash (32), then checksum (16). A checksum is the beginning of a BLAKE3 keyed hash over the batch and its
+//! offset in the file; the key is derived from the header. So a batch is valid only if it is complete, at its offset,
+//! and in its journal: a batch that a crash truncated or that was damaged, and everything after it, counts as not
+//! written. If a chunk is listed twice, the later hash counts.
 //!
-//! This decides what a journal says, and not whether that is true: whoever uses it hashes the chunks again.
+//! This module decides what a journal states, not whether it is true: its user hashes the chunks again.
 //!
 //! No timers. Bounds: [`MOST`] chunks are remembered, a batch is at most 41 KiB, a header
 //! at most [`Header::MAX`] bytes.
@@ -20,11 +20,11 @@ use super::hashes::Hash;
 use super::manifest::Manifest;
 use super::path::RelPath;
 
-/// The version that is written here.
+/// The version that this module writes.
 pub const VERSION: u16 = 2;
-/// The most chunks in one batch.
+/// The largest number of chunks in one batch.
 pub const BATCH: usize = 1024;
-/// The most chunks that are remembered: what one `Accept` can name.
+/// The largest number of chunks that are remembered: as many as one `Accept` can name.
 pub const MOST: usize = 1000 * 1024;
 
 const MAGIC: [u8; 8] = *b"tallow\0j";
@@ -38,16 +38,16 @@ const BATCH_CONTEXT: &str = "tallow v1 journal";
 /// A chunk that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Which.
+    /// The chunk's number.
     pub chunk: u64,
     /// BLAKE3 of its contents.
     pub hash: Hash,
 }
 
-/// What a journal belongs to.
+/// The transfer to which a journal belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Of the manifest.
+    /// The digest of the manifest.
     pub digest: Hash,
     /// Of the manifest and the entries that are not moved.
     pub layout: Hash,
@@ -59,29 +59,30 @@ pub struct Header {
     pub bytes: u64,
     /// Entries of the manifest.
     pub entries: u32,
-    /// The name at the top of its first entry, for people; empty: there is none.
+    /// The top-level name of its first entry, for display; empty: there is none.
     pub label: Box<str>,
 }
 
-/// Why something is no journal of this version.
+/// Why a file is not a journal of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
-    /// It begins with something else, or ends in the header.
+    /// It begins with something else, or ends within the header.
     #[error("not a journal")]
     NotOne,
-    /// Another version made it.
+    /// Another version wrote it.
     #[error("journal of version {0}")]
     Version(u16),
-    /// The header is not what was written.
+    /// The header is damaged.
     #[error("damaged journal")]
     Checksum,
 }
 
 impl Header {
-    /// The most bytes of a header.
+    /// The largest number of bytes of a header.
     pub const MAX: usize = FIXED + 255 + CHECKSUM;
 
-    /// What the journal of this transfer begins with.
+    /// The header for this transfer.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
         let totals = manifest.totals();
@@ -98,7 +99,7 @@ impl Header {
         }
     }
 
-    /// As it stands in the file.
+    /// The encoded header.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let label = self.label.get(..self.label.floor_char_boundary(255)).unwrap_or_default();
@@ -118,11 +119,11 @@ impl Header {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`, which need not be more than [`Header::MAX`] of the file; how
-    /// long it is is the second part.
+    /// Parses the header at the start of `bytes`, which need not contain more than the first [`Header::MAX`] bytes of
+    /// the file; also returns the length of the header.
     ///
     /// # Errors
-    /// It is none of this version.
+    /// The file is not a journal of this version.
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), Damage> {
         let mut rest = bytes;
         if take::<8>(&mut rest)? != MAGIC {
@@ -146,7 +147,7 @@ impl Header {
             return Err(Damage::Checksum);
         }
         let label = std::str::from_utf8(label).map_err(|_| Damage::Checksum)?;
-        // It is shown to people: a name that no manifest can have is none.
+        // The label is displayed: a name that no manifest can contain is replaced by none.
         if !label.is_empty() && RelPath::parse(label).is_err() {
             return Err(Damage::Checksum);
         }
@@ -155,7 +156,7 @@ impl Header {
     }
 }
 
-/// Encodes what is appended to a journal.
+/// Encodes the batches that are appended to a journal.
 #[derive(Debug, Clone)]
 pub struct Writer {
     key: [u8; 32],
@@ -163,19 +164,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For the journal that begins with this encoded header and is good up to `at`, in bytes.
+    /// For a journal that begins with this encoded header and is valid up to `at`, in bytes.
     #[must_use]
     pub fn new(header: &[u8], at: u64) -> Self {
         Self { key: blake3::derive_key(BATCH_CONTEXT, header), at }
     }
 
-    /// Where the journal ends, in bytes: what lies beyond is to be cut off before anything is appended.
+    /// The end of the valid part, in bytes: anything beyond it has to be truncated before something is appended.
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.at
     }
 
-    /// The bytes that say that these chunks are stored. They count once [`Writer::appended`] is called.
+    /// The bytes that record these chunks as stored. They count only after [`Writer::appended`].
     #[must_use]
     pub fn encode(&self, stored: &[Stored]) -> Vec<u8> {
         let batches = stored.len().div_ceil(BATCH);
@@ -195,27 +196,27 @@ impl Writer {
         bytes
     }
 
-    /// So many bytes of [`Writer::encode`] are in the file.
+    /// This many bytes of [`Writer::encode`] were written to the file.
     pub const fn appended(&mut self, bytes: u64) {
         self.at = self.at.saturating_add(bytes);
     }
 }
 
-/// Reads what follows the header, piece by piece.
+/// Reads the batches after the header, piece by piece.
 #[derive(Debug)]
 pub struct Reader {
     key: [u8; 32],
     chunks: u64,
-    /// Where what was found good ends.
+    /// The end of the valid part.
     at: u64,
-    /// What came and is no whole batch yet.
+    /// Bytes that are not a complete batch yet.
     buffer: Vec<u8>,
     is_over: bool,
     found: BTreeMap<u64, Hash>,
 }
 
 impl Reader {
-    /// Of the journal with this header, which stands in the file as `encoded`.
+    /// For the journal with this header, whose encoded form in the file is `encoded`.
     #[must_use]
     pub fn new(header: &Header, encoded: &[u8]) -> Self {
         Self {
@@ -228,7 +229,7 @@ impl Reader {
         }
     }
 
-    /// The next bytes of the file. False: what comes after them is of no use.
+    /// The next bytes of the file. Returns false if the following bytes are not needed.
     pub fn push(&mut self, mut bytes: &[u8]) -> bool {
         while !self.is_over {
             let want = match self.buffer.first_chunk() {
@@ -257,7 +258,7 @@ impl Reader {
         false
     }
 
-    /// What it said, ascending, each chunk once; and where it is to be cut off, in bytes.
+    /// The recorded chunks, ascending, each once; and the end of the valid part, in bytes.
     #[must_use]
     pub fn finish(self) -> (Vec<Stored>, u64) {
         (self.found.into_iter().map(|(chunk, hash)| Stored { chunk, hash }).collect(), self.at)

@@ -1,8 +1,8 @@
-//! Where the bytes are: the contents of all files laid end to end in manifest order, and cut into chunks.
+//! The position of the bytes: the contents of all files are concatenated in manifest order and cut into chunks.
 //!
-//! A file of a chunk or more begins on a chunk boundary, so that large files are read and written in aligned pieces;
-//! the gap before it is not sent. A gap is shorter than a chunk and has bytes before it, so every chunk has at least
-//! one byte, and all its bytes stand at its beginning. Small files travel many to a chunk.
+//! A file of at least one chunk begins on a chunk boundary, so that large files are read and written in aligned
+//! pieces; the gap before it is not sent. A gap is shorter than a chunk and follows other bytes, so every chunk has
+//! at least one byte, and all its bytes are at its beginning. Many small files share a chunk.
 //!
 //! A chunk's segments are found by a binary search over the manifest's pages, then by walking the pages that it
 //! touches; nothing is kept per chunk or per entry. Of a sparse file only the data is in the stream.
@@ -60,8 +60,8 @@ impl Manifest {
         }
     }
 
-    /// What a chunk consists of, in order; nothing when there is no such chunk. A piece of a sparse file has no hole in
-    /// it, so that there may be several of one file.
+    /// The segments of a chunk, in order; empty if there is no such chunk. A segment of a sparse file has no hole in it,
+    /// so a chunk can have several segments of one file.
     pub fn segments(&self, chunk: u64) -> impl Iterator<Item = Segment> + '_ {
         let mut spans = Spans::new(self, chunk);
         let mut runs = Vec::new().into_iter();
@@ -84,7 +84,7 @@ impl Manifest {
     }
 }
 
-/// The pieces of files in one chunk, as they stand in the pages.
+/// The segments of files in one chunk, as the pages list them.
 struct Spans<'a> {
     manifest: &'a Manifest,
     page: u32,
@@ -109,7 +109,7 @@ impl<'a> Spans<'a> {
         Some(Self { manifest, page, entries, index, cursor, start, stop: start.saturating_add(size) })
     }
 
-    /// The pages were judged when they came, so an error in one is only the end.
+    /// The pages were checked when they arrived, so an error in one only ends the iteration.
     fn next(&mut self) -> Option<(u32, codec::Raw<'_>, Span)> {
         let (index, span) = loop {
             let size = match self.entries.advance() {

@@ -1,13 +1,13 @@
-//! A rate that the person set: a token bucket that may go into debt.
+//! The rate limit that the user sets: a token bucket that may go into debt.
 //!
-//! Whatever is spent while it is open is spent whole, and the debt is paid before it opens again: a chunk larger than
-//! what a second allows is late and never stuck. Only chunks (a sender) and their acknowledgements (a receiver) pass
-//! through it; control records and keep-alives do not. Over any time `t` it lets through `rate · t` bytes, [`BURST`] of
-//! the rate, and one chunk at most.
+//! While the bucket is open, a chunk of any size passes; the debt is paid before the bucket opens again. So a chunk
+//! larger than the rate of one second is late but never stuck. Only chunks (at a sender) and their acknowledgements
+//! (at a receiver) use the bucket; control records and keep-alives do not. In any time `t` it passes at most `rate ·
+//! t` bytes, [`BURST`] of the rate, and one chunk.
 //!
-//! A receiver can't slow a sender down but by what it acknowledges: it says so late, and gives no more [`credit`] than
-//! a second of the rate, or two chunks. A rate below [`LEAST`] counts as that: the largest chunk then takes less than
-//! half the time after which a receiver takes a silent sender for one that does not go on.
+//! A receiver can slow a sender down only through its acknowledgements: it sends them late, and gives no more
+//! [`credit`] than a second of the rate, or two chunks. A rate below [`LEAST`] is raised to it: the largest chunk
+//! then takes less than half the time after which a receiver takes a silent sender for stalled.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -15,32 +15,32 @@ use std::time::Duration;
 use super::window::CREDIT;
 use crate::Instant;
 
-/// How long it may save up what was not spent: longer than a timer is late.
+/// How much unused rate the bucket keeps: longer than a timer can be late.
 pub const BURST: Duration = Duration::from_millis(250);
 /// The lowest rate, in bytes a second.
 pub const LEAST: u64 = 16_000;
-/// Tokens of one byte.
+/// Tokens per byte.
 const BYTE: i128 = 1_000_000_000;
 
-/// See the module's text.
+/// The token bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// Bytes a second.
     rate: u64,
-    /// In billionths of a byte, so that a nanosecond gives `rate` of them; negative: a debt.
+    /// In billionths of a byte, so that each nanosecond adds `rate` of them; negative: a debt.
     tokens: i128,
-    /// Until when they were given.
+    /// The time until which tokens were added.
     at: Option<Instant>,
 }
 
 impl Limit {
-    /// Open, with nothing saved up.
+    /// A bucket that is open and has no tokens saved.
     #[must_use]
     pub fn new(rate: NonZeroU64) -> Self {
         Self { rate: rate.get().max(LEAST), tokens: 0, at: None }
     }
 
-    /// It is `now`.
+    /// Adds the tokens for the time until `now`.
     pub fn advance(&mut self, now: Instant) {
         let elapsed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.at = self.at.max(Some(now));
@@ -55,12 +55,12 @@ impl Limit {
         self.tokens >= 0
     }
 
-    /// So many bytes pass.
+    /// Spends the tokens of this many bytes.
     pub const fn spend(&mut self, bytes: u64) {
         self.tokens = self.tokens.saturating_sub((bytes as i128).saturating_mul(BYTE));
     }
 
-    /// When it opens; `None`: it is open.
+    /// When the bucket opens; `None`: it is open.
     #[must_use]
     pub fn opens_at(&self) -> Option<Instant> {
         if self.is_open() {
@@ -71,8 +71,8 @@ impl Limit {
     }
 }
 
-/// What a receiver with this limit lets a sender have under way, whose chunks cost at most `most`
-/// each, when it would hold `whole`.
+/// How many bytes a receiver with this limit lets a sender have in flight, if each chunk costs at most `most`, and
+/// the receiver would hold `whole` bytes without the limit.
 #[must_use]
 pub fn credit(limit: Option<Limit>, most: u64, whole: u32) -> u32 {
     let second = limit.map_or(u64::MAX, |limit| limit.rate);
@@ -108,7 +108,7 @@ mod tests {
         limit.advance(start + Duration::from_secs(4));
         assert!(limit.is_open());
         assert_eq!(limit.opens_at(), None);
-        // A clock that stands, or goes back, gives nothing.
+        // A clock that stops or goes backwards adds nothing.
         limit.spend(1);
         limit.advance(start);
         assert!(!limit.is_open());
@@ -139,7 +139,7 @@ mod tests {
             let mut spent: Vec<(Instant, u64)> = Vec::new();
             for (micros, bytes, wait) in steps {
                 match limit.opens_at() {
-                    // As a machine does that has something to send: it waits for exactly the deadline.
+                    // Like a machine that has something to send: it waits exactly until the deadline.
                     Some(at) if wait => {
                         prop_assert!(at > now, "closed, and due already");
                         limit.advance(at - Duration::from_nanos(1));

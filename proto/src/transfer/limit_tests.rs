@@ -1,4 +1,5 @@
-//! Both machines with a rate limit on either side, on a clock that moves only when nothing else does.
+//! Sender and receiver machines with a rate limit on either side, on a clock that advances only when nothing else
+//! happens.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::*;
 use crate::Instant;
 use crate::transfer::storage::Source;
 
-/// A chunk of the files below as it is sealed, at most.
+/// The largest size of a sealed chunk of the files below.
 const SEALED: u64 = (K64 + 256) as u64;
 
 fn limited(source: MemorySource, sender: Option<u64>, receiver: Option<u64>) -> World {
@@ -28,7 +29,8 @@ fn limited(source: MemorySource, sender: Option<u64>, receiver: Option<u64>) -> 
     world
 }
 
-/// Runs to the end, and gives when each chunk left the sender. `late`: how long after its time a timer fires.
+/// Runs to the end, and returns when each chunk left the sender. `late`: how much later than its deadline a timer
+/// fires.
 fn run(world: &mut World, late: Duration) -> Vec<(Instant, u64)> {
     let mut left = Vec::new();
     for _ in 0..100_000 {
@@ -47,7 +49,7 @@ fn run(world: &mut World, late: Duration) -> Vec<(Instant, u64)> {
 
 #[test]
 fn chunks_larger_than_rate_arrive_without_stall() {
-    // A rate of 1 counts as the least there is: a chunk takes 4 s.
+    // A rate of 1 is raised to the lowest rate: a chunk takes 4 s.
     for (sender, receiver) in [(Some(1), None), (None, Some(1)), (Some(1), Some(1))] {
         let mut world = limited(one_file(K64 * 20), sender, receiver);
         let start = world.now;
@@ -114,7 +116,7 @@ proptest! {
                 prop_assert!(sum <= allowed, "{sum} where {allowed} may pass");
             }
         }
-        // Never idle: a timer that is late is made up for.
+        // The sender is never idle: it makes up for late timers.
         let bytes = left.len() as u64 * SEALED;
         let allowed = Duration::from_secs_f64(bytes as f64 / rate as f64) + Duration::from_millis(2 * late + 1);
         prop_assert!(world.now - start <= allowed, "{:?} for {bytes} bytes", world.now - start);

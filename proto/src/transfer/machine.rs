@@ -1,4 +1,4 @@
-//! The transfer of a session as its owner sees it: one machine, whichever side it is on and whatever it moves.
+//! The transfer of a session for its owner: one type for both sides and for files and streams.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::wire::peer::{CancelReason, Control, DeclineReason};
 
 /// One end of a transfer.
 ///
-/// Order of calls: `handle_*` and commands, then the polls until each gives `None`.
+/// Order of calls: `handle_*` and commands first, then the polls until each returns `None`.
 #[derive(Debug)]
 pub enum Transfer {
-    /// It offers.
+    /// The sending side.
     Sender(Box<Sender>),
-    /// It answers.
+    /// The receiving side.
     Receiver(Box<Receiver>),
 }
 
@@ -34,14 +34,14 @@ impl Transfer {
         }
     }
 
-    /// A chunk record that arrived. False: this side sends, so there can be none.
+    /// A chunk record arrived. Returns false if this side sends, so that there can be none.
     pub fn handle_chunk(&mut self, now: Instant, chunk: SealedChunk) -> bool {
         let Self::Receiver(receiver) = self else { return false };
         receiver.handle_chunk(now, chunk);
         true
     }
 
-    /// A job was done.
+    /// A job has finished.
     pub fn handle_job(&mut self, now: Instant, done: JobDone) {
         match self {
             Self::Sender(sender) => sender.handle_job(now, done),
@@ -49,14 +49,14 @@ impl Transfer {
         }
     }
 
-    /// A chunk of [`Self::poll_chunk`] was sealed for this link.
+    /// A chunk from [`Self::poll_chunk`] was sealed for this link.
     pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let Self::Sender(sender) = self {
             sender.handle_sealed(chunk, link);
         }
     }
 
-    /// One of several links is gone on both sides: what was in flight on it is sent again. The receiver must learn of
+    /// One of several links was lost on both sides: its chunks in flight are sent again. The receiver must learn of
     /// it first.
     pub fn handle_link_dropped(&mut self, now: Instant, link: LinkId) {
         match self {
@@ -65,7 +65,7 @@ impl Transfer {
         }
     }
 
-    /// The only link is gone: what was in flight is sent again.
+    /// The only link was lost: the chunks in flight are sent again.
     pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
         match self {
             Self::Sender(sender) => sender.handle_all_lost(now),
@@ -81,7 +81,7 @@ impl Transfer {
         }
     }
 
-    /// This process stood still: what did not come meanwhile is not late.
+    /// This process was stopped for a while: what did not arrive meanwhile does not count as late.
     pub fn handle_pause(&mut self, now: Instant) {
         if let Self::Receiver(receiver) = self {
             receiver.handle_pause(now);
@@ -96,7 +96,7 @@ impl Transfer {
         }
     }
 
-    /// The session is keyed and the user agreed: a sender offers. False: this side is a receiver.
+    /// The session is keyed and the user agreed: a sender sends its offer. Returns false if this side is a receiver.
     pub fn begin(&mut self, now: Instant) -> bool {
         let Self::Sender(sender) = self else { return false };
         sender.begin(now);
@@ -130,7 +130,7 @@ impl Transfer {
         receiver.decline(now, reason, text)
     }
 
-    /// This side ends the transfer and tells the other.
+    /// Ends the transfer and notifies the other side.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match self {
             Self::Sender(sender) => sender.cancel(now, reason, text),
@@ -138,7 +138,7 @@ impl Transfer {
         }
     }
 
-    /// The session is over, and no message can be sent any more.
+    /// The session has ended, and no message can be sent any more.
     pub fn abandon(&mut self, now: Instant) {
         match self {
             Self::Sender(sender) => sender.abandon(now),
@@ -146,7 +146,7 @@ impl Transfer {
         }
     }
 
-    /// The next message to the other side; to be asked only when the session has room for it.
+    /// The next message to the other side. Call it only when the session has room for a message.
     #[must_use]
     pub fn poll_control(&mut self) -> Option<Control> {
         match self {
@@ -155,7 +155,7 @@ impl Transfer {
         }
     }
 
-    /// The next chunk to be sealed, with its number; it is in flight from now on.
+    /// The next chunk to be sealed, with its number; it counts as in flight from now on.
     #[must_use]
     pub fn poll_chunk(&mut self) -> Option<(u64, Prepared)> {
         match self {
@@ -164,7 +164,7 @@ impl Transfer {
         }
     }
 
-    /// The next piece of work.
+    /// The next job.
     #[must_use]
     pub fn poll_job(&mut self) -> Option<Job> {
         match self {
@@ -191,7 +191,7 @@ impl Transfer {
         }
     }
 
-    /// How far it is: what the receiver has stored or written out, as far as this side knows.
+    /// The progress: what the receiver has stored or written out, as far as this side knows.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match self {
@@ -200,7 +200,7 @@ impl Transfer {
         }
     }
 
-    /// How what is in place at the end differs from what was offered, as far as that is known.
+    /// How what is stored at the end differs from the offer, as far as that is known.
     #[must_use]
     pub const fn differences(&self) -> &Differences {
         match self {
@@ -209,7 +209,7 @@ impl Transfer {
         }
     }
 
-    /// Bytes of chunks that were sealed for this link and are not acknowledged, as the window counts.
+    /// Bytes of chunks that were sealed for this link and are not acknowledged, as the window counts them.
     #[must_use]
     pub fn under_way(&self, link: LinkId) -> u64 {
         match self {
@@ -218,7 +218,7 @@ impl Transfer {
         }
     }
 
-    /// Whether this side is a sender that knows what it offers.
+    /// Whether this side is a sender whose offer is complete.
     #[must_use]
     pub const fn is_ready_to_offer(&self) -> bool {
         match self {
@@ -236,7 +236,7 @@ impl Transfer {
         }
     }
 
-    /// Whether everything is being put in place, so that only the disk decides how it ends.
+    /// Whether the sink is moving the entries to their final names, so that only the disk decides the outcome.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
         match self {
@@ -245,7 +245,7 @@ impl Transfer {
         }
     }
 
-    /// Whether no job is out, nor to be done.
+    /// Whether no job runs or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         match self {
@@ -254,7 +254,7 @@ impl Transfer {
         }
     }
 
-    /// Whether it is over, every message was taken, and no job is out.
+    /// Whether the transfer has ended, every message was taken, and no job runs.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         match self {

@@ -1,21 +1,21 @@
-//! The manifest: what a transfer consists of, in encoded pages.
+//! The manifest: the contents of a transfer, in encoded pages.
 //!
-//! Decides what a page may say, whether the entries may stand together, and what the manifest's digest is. A
+//! It decides what a page may contain, whether the entries may exist side by side, and the manifest's digest. A
 //! million entries as values would take over 100 MB, so a [`Manifest`] keeps the pages as they were sent, with an
-//! index of where each begins, and decodes one when somebody needs it. Both sides build theirs by
-//! [`ManifestBuilder`], so both have judged every entry.
+//! index of where each begins, and decodes a page on demand. Both sides build their manifest with
+//! [`ManifestBuilder`], so both have checked every entry.
 //!
-//! A page: `u16` big-endian count of entries (at least 1), then for each entry: kind (`u8`: 0 file, 1 directory, 2
-//! symbolic link, 3 sparse file), how many bytes of the path are those of the entry before in this page, length of the rest of the
-//! path and its bytes, mode, seconds of the mtime as the difference to the entry before (zigzag, modulo 2^64),
-//! nanoseconds, then for a file its size, for a sparse file its size, the count of its extents and of each the length of
-//! the hole before it and its own, for a link the length of its target and its bytes. Numbers are LEB128 varints
-//! without overlong forms; the shared part of a path is the longest. So there is one encoding of a list of entries, and
-//! pages put one after the other are not ambiguous.
+//! A page: `u16` big-endian number of entries (at least 1), then for each entry: kind (`u8`: 0 file, 1 directory, 2
+//! symbolic link, 3 sparse file), how many leading bytes the path shares with the previous entry in this page, length
+//! of the rest of the path and its bytes, mode, seconds of the mtime as the difference to the previous entry (zigzag,
+//! modulo 2^64), nanoseconds, then for a file its size, for a sparse file its size, the number of its extents and for
+//! each the length of the hole before it and its own length, for a link the length of its target and its bytes. Numbers
+//! are LEB128 varints without overlong forms; the shared part of a path is the longest possible. So a list of entries
+//! has exactly one encoding, and concatenated pages are not ambiguous.
 //!
 //! Digest: `BLAKE3::derive_key("tallow v1 manifest", kind u8 ‖ chunk size u32 big-endian ‖ all pages in order)`.
 //!
-//! Bounds: [`Page::MAX`] and [`Page::MAX_NAMES`] a page, [`MAX_ENTRIES`], [`MAX_ENCODED`] and [`MAX_PAGES`] a
+//! Bounds: [`Page::MAX`] and [`Page::MAX_NAMES`] for a page, [`MAX_ENTRIES`], [`MAX_ENCODED`] and [`MAX_PAGES`] for a
 //! manifest. No timers, no states.
 
 use std::sync::Arc;
@@ -23,30 +23,30 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::chunk_size::{self, SIZES};
-use super::collision::Collisions;
+use super::collision::{Collision, Collisions};
 use super::entries::EntrySet;
 use super::extents::Extents;
-use super::path::{LinkError, LinkTarget, PathError, RelPath};
+use super::path::{LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
 use crate::wire::Violation;
 use crate::wire::peer::TransferKind;
 
-/// The most entries of a manifest.
+/// The largest number of entries of a manifest.
 pub const MAX_ENTRIES: u32 = 1_000_000;
-/// The most bytes of a manifest's pages together.
+/// The largest sum of the encoded bytes of a manifest's pages.
 pub const MAX_ENCODED: usize = 32 << 20;
-/// The most pages of a manifest.
+/// The largest number of pages of a manifest.
 pub const MAX_PAGES: u32 = 4096;
-/// The longest virtual stream, in bytes: what a file offset can say.
+/// The longest virtual stream, in bytes: the largest file offset.
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 
 /// One entry: a file, a directory or a symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where, below the place that the receiver chooses.
+    /// The path below the directory that the receiver chooses.
     pub path: RelPath,
-    /// What.
+    /// The kind, with its properties.
     pub kind: EntryKind,
     /// Permission bits, at most 0o777; the receiver's umask still applies.
     pub mode: u16,
@@ -54,7 +54,8 @@ pub struct Entry {
     pub mtime: Mtime,
 }
 
-/// What an entry is.
+/// The kind of an entry. The list is closed: a sink has to know each kind, and one more is another version of this
+/// crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -73,7 +74,7 @@ pub enum EntryKind {
     Dir,
     /// A symbolic link.
     Symlink {
-        /// To where.
+        /// The target.
         target: LinkTarget,
     },
 }
@@ -90,7 +91,7 @@ impl EntryKind {
 }
 
 impl Entry {
-    /// The length of a file in bytes; 0 for everything else.
+    /// The length of a file in bytes; 0 for other kinds.
     #[must_use]
     pub const fn size(&self) -> u64 {
         match self.kind {
@@ -120,10 +121,10 @@ impl Entry {
     }
 }
 
-/// A time since 1970-01-01 00:00:00 UTC; before it with negative seconds.
+/// A time since 1970-01-01 00:00:00 UTC; earlier times have negative seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mtime {
-    /// Seconds; from the year 0 to the year 9999 once it came from a page.
+    /// Seconds; a value read from a page is clamped to the years 0 to 9999.
     pub seconds: i64,
     /// Nanoseconds to add, below 1,000,000,000.
     pub nanos: u32,
@@ -135,7 +136,7 @@ impl Mtime {
     /// 9999-12-31 23:59:59 UTC.
     const LAST: i64 = 253_402_300_799;
 
-    /// The nearest time within the years 0 to 9999, which every system's conversions can take.
+    /// The nearest time within the years 0 to 9999, which the conversions of every system support.
     #[must_use]
     pub fn clamped(seconds: i64, nanos: u64) -> Self {
         Self {
@@ -145,22 +146,22 @@ impl Mtime {
     }
 }
 
-/// Why a manifest is not taken.
+/// Why a manifest is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Whoever made the page broke the protocol.
+    /// The page violates the protocol.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// It is well-formed and against the rules for what may be received.
+    /// The manifest is well-formed, but breaks the rules for what may be received.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
-/// An entry, or all of them together, that the rules refuse.
+/// A rule was broken by an entry, or by all entries together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Refused {
-    /// The entry's name as it came; empty when it is not about one.
+    /// The entry's name as received; empty if no single entry is the cause.
     pub name: Untrusted,
     /// The rule.
     pub why: Refusal,
@@ -170,16 +171,22 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A name.
+    /// The rule for names.
     #[error("unsafe file name: {0}")]
     Name(#[from] PathError),
-    /// A symbolic link.
-    #[error("unsafe link: {0}")]
-    Link(#[from] LinkError),
-    /// Two entries would be one on some system, or one is a file and another stands below it.
-    #[error("two entries collide")]
-    Collision,
-    /// At the top stands what a receiver keeps of a transfer that was interrupted.
+    /// The rule for targets of symbolic links.
+    #[error("unsafe link target: {0}")]
+    Link(PathError),
+    /// Two entries have this name.
+    #[error("two entries have the same name")]
+    Twice,
+    /// The entry of this name is a file or a link, and another entry is below it.
+    #[error("another entry is below one that is not a directory")]
+    NoDirectory,
+    /// Too many names are equal on the receiver's disk.
+    #[error("too many names are equal on this disk")]
+    TooManyCollisions,
+    /// A top-level name is reserved for the staging directory of an interrupted transfer.
     #[error("name of a partial transfer")]
     Partial,
     /// More than [`MAX_ENTRIES`].
@@ -188,7 +195,7 @@ pub enum Refusal {
     /// More than [`MAX_ENCODED`] bytes of names and more than [`MAX_PAGES`] pages.
     #[error("the list of names is too long")]
     TooManyNames,
-    /// Sizes whose sum is more than [`MAX_BYTES`].
+    /// The sum of the sizes is more than [`MAX_BYTES`].
     #[error("invalid size")]
     TooLarge,
 }
@@ -219,10 +226,10 @@ impl Totals {
 pub struct Page(pub Bytes);
 
 impl Page {
-    /// The most bytes, so that a page fits into a control record.
+    /// The largest number of bytes, so that a page fits into a control record.
     pub const MAX: usize = 60 << 10;
-    /// The most bytes of the paths in one page once they are written out, so that a page decodes
-    /// to little more than a megabyte.
+    /// The largest number of bytes of all expanded paths in one page, so that a page decodes to little more than a
+    /// megabyte.
     pub const MAX_NAMES: usize = 1 << 20;
 }
 
@@ -232,7 +239,7 @@ impl std::fmt::Debug for Page {
     }
 }
 
-/// The page has no room for this entry: finish it and begin another.
+/// The page has no room for this entry: finish it and begin another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the page is full")]
 pub struct PageFull;
@@ -254,10 +261,10 @@ impl PageBuilder {
         Self::default()
     }
 
-    /// Appends an entry. An empty page takes any.
+    /// Appends an entry. An empty page has room for any entry.
     ///
     /// # Errors
-    /// [`PageFull`]; the page is as before.
+    /// [`PageFull`]; the page is unchanged.
     pub fn push(&mut self, entry: &Entry) -> Result<(), PageFull> {
         let mtime = Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into());
         let extents = match &entry.kind {
@@ -284,13 +291,13 @@ impl PageBuilder {
         })
     }
 
-    /// Whether there is no entry yet.
+    /// Whether the page has no entry yet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The page. One without entries is not valid: make none.
+    /// The encoded page. A page without entries is not valid; do not finish one.
     #[must_use]
     pub fn finish(self) -> Page {
         let mut page = Vec::with_capacity(self.encoded.len().saturating_add(2));
@@ -319,15 +326,16 @@ impl PageBuilder {
     }
 }
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     first_entry: u32,
-    /// In the virtual stream, where the contents before it end, for each chunk size: it is chosen when all is known.
+    /// For each chunk size, where the contents before the page end in the virtual stream: the chunk size is chosen
+    /// when everything is known.
     first_byte: [u64; SIZES],
 }
 
-/// Judges pages one after the other, and keeps them.
+/// Checks pages one after the other, and keeps them.
 pub struct ManifestBuilder {
     kind: TransferKind,
     pages: Vec<Bytes>,
@@ -339,8 +347,8 @@ pub struct ManifestBuilder {
 }
 
 impl ManifestBuilder {
-    /// Nothing so far. The seed keys the search for collisions, so that nobody can make
-    /// names that only seem to collide.
+    /// An empty builder. The seed keys the search for collisions, so that an attacker can't construct names that only
+    /// seem to collide.
     #[must_use]
     pub fn new(kind: TransferKind, seed: &Seed) -> Self {
         Self {
@@ -354,7 +362,7 @@ impl ManifestBuilder {
         }
     }
 
-    /// The sums so far.
+    /// The totals so far.
     #[must_use]
     pub const fn totals(&self) -> Totals {
         self.totals
@@ -366,10 +374,10 @@ impl ManifestBuilder {
         u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
     }
 
-    /// The next page.
+    /// Adds the next page.
     ///
     /// # Errors
-    /// The first rule that it breaks. The builder is of no use then.
+    /// The first rule that it breaks. The builder can't be used after an error.
     pub fn push_page(&mut self, page: Page) -> Result<(), ManifestError> {
         let Page(page) = page;
         let encoded = self.encoded.saturating_add(page.len());
@@ -392,16 +400,16 @@ impl ManifestBuilder {
         Ok(())
     }
 
-    /// The manifest, with the chunk size that its total asks for.
+    /// The manifest, with the chunk size that fits its total.
     ///
     /// # Errors
-    /// None today; a rule that only the whole can break would be told here.
+    /// None today; a rule that concerns the whole manifest would be reported here.
     pub fn finish(self) -> Result<Manifest, ManifestError> {
         let chunk_size = chunk_size::chunk_size_for(self.totals.data());
         self.finish_with(chunk_size)
     }
 
-    /// The manifest, with the chunk size of an offer.
+    /// The manifest, with the chunk size from an offer.
     ///
     /// # Errors
     /// A chunk size that a transfer can't have.
@@ -455,7 +463,11 @@ impl ManifestBuilder {
         if entry.path.is_partial() {
             return Err(name(Refusal::Partial));
         }
-        if self.collisions.insert(&entry.path, leaf) { Ok(()) } else { Err(name(Refusal::Collision)) }
+        self.collisions.insert(&entry.path, leaf).map_err(|collision| match collision {
+            Collision::Twice => name(Refusal::Twice),
+            Collision::NoDirectory(path) => refused(&path, Refusal::NoDirectory),
+            Collision::TooManyDirs => refused("", Refusal::TooManyEntries),
+        })
     }
 }
 
@@ -486,26 +498,26 @@ struct Skipped {
     bytes: u64,
 }
 
-/// What a transfer consists of: judged, and as it was sent.
+/// The contents of a transfer: checked, and encoded as they were sent.
 #[derive(Clone)]
 pub struct Manifest {
     digest: [u8; 32],
     layout: Layout,
     chunk_size: u32,
     totals: Totals,
-    /// Per page: first entry, and where the contents before it end in the virtual stream.
+    /// For each page: its first entry, and where the contents before it end in the virtual stream.
     starts: Vec<(u32, u64)>,
     pages: Vec<Bytes>,
 }
 
 impl Manifest {
-    /// What both sides must agree on before anything moves.
+    /// The digest on which both sides must agree before anything is transferred.
     #[must_use]
     pub const fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 
-    /// The sums.
+    /// The totals.
     #[must_use]
     pub const fn totals(&self) -> Totals {
         self.totals
@@ -588,7 +600,7 @@ impl Manifest {
         u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
     }
 
-    /// A page as it is sent.
+    /// A page in the form in which it is sent.
     #[must_use]
     pub fn encoded_page(&self, page: u32) -> Option<&Bytes> {
         self.pages.get(page as usize)
@@ -628,14 +640,13 @@ impl Manifest {
             let (index, _, entries) = raw.as_mut()?;
             let number = *index;
             *index = index.saturating_add(1);
-            // The page was judged when it came, so neither of these fails.
+            // The page was checked when it arrived, so neither call fails.
             let entry = entry(&entries.next().ok()??).ok()?;
             Some((number, entry))
         })
     }
 
-    /// The last page that begins at or before this byte of the virtual stream: its first entry, where the contents
-    /// before it end, and its entries, not yet decoded.
+    /// The last page that begins at or before this byte of the virtual stream.
     pub(super) fn page_at_byte(&self, byte: u64) -> Option<u32> {
         let after = self.starts.partition_point(|(_, first)| *first <= byte);
         u32::try_from(after.checked_sub(1)?).ok()
@@ -657,7 +668,7 @@ impl std::fmt::Debug for Manifest {
     }
 }
 
-/// The entry that a page says, judged on its own. Times and modes are clamped; the digest is over what was sent.
+/// Checks an entry of a page on its own. Times and modes are clamped; the digest covers what was sent.
 pub(super) fn entry(raw: &codec::Raw<'_>) -> Result<Entry, ManifestError> {
     let name = std::str::from_utf8(raw.path).map_err(|_| Violation::NotUtf8)?;
     let path = RelPath::parse(name).map_err(|why| refused(name, why.into()))?;
@@ -667,7 +678,7 @@ pub(super) fn entry(raw: &codec::Raw<'_>) -> Result<Entry, ManifestError> {
         codec::DIR => EntryKind::Dir,
         codec::SYMLINK => {
             let target = std::str::from_utf8(raw.target).map_err(|_| Violation::NotUtf8)?;
-            EntryKind::Symlink { target: LinkTarget::parse(target, &path).map_err(|why| refused(name, why.into()))? }
+            EntryKind::Symlink { target: LinkTarget::parse(target).map_err(|why| refused(name, Refusal::Link(why)))? }
         }
         _ => return Err(Violation::UnknownEntryKind.into()),
     };

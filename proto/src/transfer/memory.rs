@@ -1,7 +1,8 @@
-//! A [`Source`] and a [`Sink`] in memory, with faults on order: for tests, the simulator and the fuzzers.
+//! A [`Source`] and a [`Sink`] in memory, with faults that can be configured: for tests, the simulator and the
+//! fuzzers.
 //!
-//! The sink notes what a disk would hide: bytes that were written twice or never, and calls after the end. Of a sparse
-//! file both hold the data only, without its holes.
+//! The sink records misuse that a disk would hide: bytes that were written twice or never, and calls after the end.
+//! Of a sparse file both hold only the data, without its holes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,28 +12,28 @@ use super::extents::Extents;
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::transfer::storage::{Drift, Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Drift, Fault, FaultKind, Placement, Sink, Source};
 
-/// Where a fault is to happen.
+/// Where a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// Source: scanning this page.
+    /// Source: while this page is scanned.
     Scan(u32),
-    /// Source: reading this entry (whatever part of it).
+    /// Source: while any part of this entry is read.
     Read(u32),
-    /// Sink: beginning.
+    /// Sink: in `begin`.
     Begin,
-    /// Sink: writing this entry.
+    /// Sink: while this entry is written.
     Write(u32),
-    /// Sink: this commit, counted from 0.
+    /// Sink: in this commit, counted from 0.
     Commit(u32),
-    /// Sink: this sync, counted from 0.
+    /// Sink: in this sync, counted from 0.
     Sync(u32),
-    /// Sink: this slice of finishing, counted from 0.
+    /// Sink: in this call of `finish`, counted from 0.
     Finish(u32),
 }
 
-/// What happens when: [`FaultKind::Panicked`] is a panic, everything else is returned.
+/// Causes the fault for this place: [`FaultKind::Panicked`] panics, every other kind is returned.
 fn strike(faults: &[(At, FaultKind)], at: At) -> Result<(), Fault> {
     match faults.iter().find(|(where_, _)| *where_ == at) {
         #[expect(clippy::panic, reason = "the fault that was asked for")]
@@ -42,7 +43,7 @@ fn strike(faults: &[(At, FaultKind)], at: At) -> Result<(), Fault> {
     }
 }
 
-/// Files that are sent from memory.
+/// A source of files in memory.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySource {
     entries: Vec<(Entry, Vec<u8>)>,
@@ -59,20 +60,20 @@ pub struct MemorySource {
 }
 
 impl MemorySource {
-    /// Nothing, with pages as full as they can be.
+    /// A source without entries, whose pages are as full as possible.
     #[must_use]
     pub fn new() -> Self {
         Self { page_after: usize::MAX, ..Self::default() }
     }
 
-    /// Begins a new page after so many entries, so that a small tree has several.
+    /// Begins a new page after this many entries, so that a small tree has several pages.
     #[must_use]
     pub const fn with_page_after(mut self, entries: usize) -> Self {
         self.page_after = entries;
         self
     }
 
-    /// With a file.
+    /// Adds a file.
     #[must_use]
     pub fn with_file(mut self, path: RelPath, contents: Vec<u8>) -> Self {
         let kind = EntryKind::File { size: contents.len() as u64 };
@@ -80,14 +81,14 @@ impl MemorySource {
         self
     }
 
-    /// With a directory.
+    /// Adds a directory.
     #[must_use]
     pub fn with_dir(mut self, path: RelPath) -> Self {
         self.entries.push((Entry { path, kind: EntryKind::Dir, mode: 0o755, mtime: Mtime::default() }, Vec::new()));
         self
     }
 
-    /// With a symbolic link.
+    /// Adds a symbolic link.
     #[must_use]
     pub fn with_link(mut self, path: RelPath, target: LinkTarget) -> Self {
         let kind = EntryKind::Symlink { target };
@@ -95,7 +96,7 @@ impl MemorySource {
         self
     }
 
-    /// With a sparse file of so many bytes: its extents, and the data in them one after the other.
+    /// Adds a sparse file of this size: its extents, and the data in them one after the other.
     #[must_use]
     pub fn with_sparse(mut self, path: RelPath, size: u64, data: Extents, contents: Vec<u8>) -> Self {
         let kind = EntryKind::Sparse { size, data };
@@ -103,14 +104,14 @@ impl MemorySource {
         self
     }
 
-    /// With any entry; a file whose contents are not as long as it says is one that changed.
+    /// Adds any entry; a file whose contents have another length than the entry states counts as changed.
     #[must_use]
     pub fn with_entry(mut self, entry: Entry, contents: Vec<u8>) -> Self {
         self.entries.push((entry, contents));
         self
     }
 
-    /// This happens there.
+    /// Causes this fault at this place.
     #[must_use]
     pub fn with_fault(mut self, at: At, kind: FaultKind) -> Self {
         self.faults.push((at, kind));
@@ -161,7 +162,7 @@ impl MemorySource {
         if *count > *most { Err((*kind).into()) } else { Ok(()) }
     }
 
-    /// What is sent, with the contents of files.
+    /// The entries, with the contents of files.
     #[must_use]
     pub fn entries(&self) -> &[(Entry, Vec<u8>)] {
         &self.entries
@@ -215,40 +216,41 @@ impl Source for MemorySource {
     }
 }
 
-/// Files that are received into memory.
+/// A sink that stores files in memory.
 #[derive(Debug, Default)]
 pub struct MemorySink {
     faults: Vec<(At, FaultKind)>,
     free: Option<u64>,
     before: Partial,
     skipped: EntrySet,
-    /// It never says that it has finished.
+    /// `finish` never returns true.
     is_endless: bool,
+    placement: Placement,
     store: Mutex<Store>,
 }
 
-/// What a sink left: as on a disk, it can be torn and damaged before the next one finds it.
+/// The state that a sink leaves behind: like a disk, it can be truncated and damaged before the next sink uses it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partial {
     /// The journal.
     pub journal: Vec<u8>,
-    /// What is stored, by the numbers of the entries.
+    /// The stored contents by the index of their entry.
     pub files: BTreeMap<u32, Vec<u8>>,
 }
 
-/// Where a sink is.
+/// The state of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
-    /// Nothing was asked of it.
+    /// No method was called yet.
     #[default]
     New,
-    /// It takes bytes.
+    /// It accepts bytes.
     Staged,
-    /// Everything is in place.
+    /// All entries have their final names.
     Finished,
-    /// What was staged is gone.
+    /// What was staged was removed.
     Abandoned,
-    /// What was staged stays.
+    /// What was staged was kept.
     Suspended,
 }
 
@@ -256,7 +258,7 @@ pub enum Stage {
 enum Byte {
     #[default]
     Missing,
-    /// It is there from before.
+    /// Stored by an earlier transfer.
     Kept,
     Written,
 }
@@ -265,7 +267,7 @@ enum Byte {
 struct Store {
     stage: Stage,
     manifest: Option<Arc<Manifest>>,
-    /// Contents, and for each byte how it came there.
+    /// The contents, and the state of each byte.
     files: BTreeMap<u32, (Vec<u8>, Vec<Byte>)>,
     journal: Vec<u8>,
     writer: Option<Writer>,
@@ -279,27 +281,27 @@ struct Store {
 }
 
 impl MemorySink {
-    /// Empty, with room for everything.
+    /// An empty sink with unlimited space.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With room for so many bytes.
+    /// Limits the free space to this many bytes.
     #[must_use]
     pub const fn with_free(mut self, bytes: u64) -> Self {
         self.free = Some(bytes);
         self
     }
 
-    /// This happens there.
+    /// Causes this fault at this place.
     #[must_use]
     pub fn with_fault(mut self, at: At, kind: FaultKind) -> Self {
         self.faults.push((at, kind));
         self
     }
 
-    /// Answers every call of `finish` with "not yet".
+    /// `finish` always returns false.
     #[must_use]
     pub const fn with_endless_finish(mut self) -> Self {
         self.is_endless = true;
@@ -313,14 +315,21 @@ impl MemorySink {
         self
     }
 
-    /// Finds this of an earlier transfer.
+    /// Reports this placement at the end.
+    #[must_use]
+    pub const fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Uses this state of an earlier transfer.
     #[must_use]
     pub fn with_partial(mut self, before: Partial) -> Self {
         self.before = before;
         self
     }
 
-    /// What would be found if everything stopped now.
+    /// What a later transfer would find if everything stopped now.
     #[must_use]
     pub fn partial(&self) -> Partial {
         let store = self.lock();
@@ -328,19 +337,19 @@ impl MemorySink {
         Partial { journal: store.journal.clone(), files }
     }
 
-    /// Where it is.
+    /// The current state.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.lock().stage
     }
 
-    /// What stands under its final name: path, entry, contents.
+    /// The entries that have their final names: path, entry, contents.
     #[must_use]
     pub fn finished(&self) -> BTreeMap<String, (Entry, Vec<u8>)> {
         self.lock().finished.clone()
     }
 
-    /// The first call that a sink must not see: a byte written twice, one never written, a call in the wrong order.
+    /// The first wrong call: a byte written twice, a byte never written, or a call in the wrong order.
     #[must_use]
     pub fn misuse(&self) -> Option<&'static str> {
         self.lock().misuse
@@ -497,7 +506,7 @@ impl Sink for MemorySink {
                 continue;
             }
             let (mut contents, written) = store.files.remove(&index).unwrap_or_default();
-            // One from before may be longer than it should.
+            // A file of an earlier transfer may be longer than its entry states.
             contents.truncate(usize::try_from(entry.data_len()).unwrap_or(usize::MAX));
             store.note(
                 contents.len() as u64 == entry.data_len() && !written.contains(&Byte::Missing),
@@ -513,6 +522,10 @@ impl Sink for MemorySink {
         Ok(all)
     }
 
+    fn placement(&self) -> Placement {
+        self.placement
+    }
+
     fn abandon(&self) {
         let mut store = self.lock();
         let stage = store.stage;
@@ -525,7 +538,7 @@ impl Sink for MemorySink {
         let mut store = self.lock();
         let stage = store.stage;
         store.note(stage == Stage::Staged, "suspended when nothing was staged");
-        // What nobody could go on from is not kept.
+        // A state that can't be resumed is not kept.
         let is_empty = store.commits == 0 && self.before == Partial::default();
         store.stage = if is_empty { Stage::Abandoned } else { Stage::Suspended };
     }

@@ -1,12 +1,15 @@
-//! The chunks of a transfer that was accepted: which are being made, which are under way, which the receiver has.
+//! The chunks of an accepted transfer on the sender's side: which are being made, which are in flight, which the
+//! receiver has.
 //!
-//! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have
-//! and has not, then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes
-//! meanwhile (`check`). A file that fails costs itself: the receiver is told, and its chunks leave without its bytes
-//! (`contents`). One that was written to meanwhile is read once more before the end (`recheck`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
+//! It decides which chunk is made next: first those that were lost with a link, then those that the receiver reported
+//! as stored but that differ, then the lowest one that was never begun and that the receiver did not report. Reported
+//! ranges are compared with this side's bytes meanwhile (`check`). A file that fails costs only itself: the receiver is
+//! told, and its chunks are sent without its bytes (`contents`). A file that was written to meanwhile is read once more
+//! before the end (`recheck`). The [`ChunkTable`] has the state of each chunk from its planning to its
+//! acknowledgement.
 //!
-//! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and
-//! 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not acknowledged, the window.
+//! The rate limit applies when chunks are taken; its timer is the only one here. Bounds: running jobs: twice the
+//! cores and 16 MiB; chunks made and not taken: [`READY`] and 16 MiB; chunks sent and not acknowledged: the window.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,22 +35,22 @@ use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control, EntryStatus, Have};
 
-/// The most chunks that are made, or being made, and were not fetched.
+/// The largest number of chunks that are made, or being made, and were not taken for sending.
 pub const READY: usize = 64;
-/// The chunks of an accepted transfer.
+/// The chunks of an accepted transfer on the sender's side.
 pub struct Outgoing {
     maker: Maker,
     window: Window,
     limit: Option<Limit>,
-    /// What the receiver says that it has from before, as far as it is not judged.
+    /// The ranges that the receiver reported as stored and that are not compared yet.
     checking: Checking,
-    /// What was found to be so: chunks and bytes.
+    /// The part of them that is the same: chunks and bytes.
     confirmed: (u64, u64),
-    /// What the receiver has and is not the same, of what lies before `next`.
+    /// The receiver's ranges that differ and begin before `next`.
     differing: VecDeque<ChunkRange>,
     /// The lowest chunk that was never begun.
     next: u64,
-    /// Those that were begun and are not acknowledged.
+    /// The chunks that were begun and are not acknowledged.
     chunks: ChunkTable,
     delivered: Delivered,
     hashes: Hashes,
@@ -55,32 +58,32 @@ pub struct Outgoing {
     recheck: Recheck,
     /// A file that fails ends the transfer.
     is_strict: bool,
-    /// The root, once `End` was said.
+    /// The root, once `End` was sent.
     end: Option<Hash>,
-    /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is
-    /// sent twice.
+    /// There is a new link, and the receiver is about to report which of the lost chunks arrived nevertheless: until
+    /// then nothing is sent again.
     recounting: bool,
 }
 
-/// What jobs need that make a chunk.
+/// What the jobs that make chunks need.
 struct Maker {
     contents: Contents,
     coders: Arc<Coders>,
     compression: Compression,
 }
 
-/// Which chunks left, and which arrived.
+/// Which chunks were sent, and which were acknowledged.
 #[derive(Default)]
 struct Delivered {
-    /// Sent at least once.
+    /// The chunks that were sent at least once.
     sent: RangeSet,
     acknowledged: RangeSet,
-    /// Bytes of those that are acknowledged.
+    /// Bytes of the acknowledged chunks.
     bytes: u64,
 }
 
 impl Outgoing {
-    /// With what the receiver says that it has from before.
+    /// Creates it with the ranges that the receiver reported as stored.
     pub fn new(
         (source, manifest): (Arc<dyn Source>, Arc<Manifest>),
         compression: Compression,
@@ -109,24 +112,24 @@ impl Outgoing {
         })
     }
 
-    /// With a rate for what is fetched.
+    /// Sets the rate limit for taking chunks.
     pub fn with_limit(self, limit: Option<Limit>) -> Self {
         Self { limit, ..self }
     }
 
-    /// With whether a file that fails ends the transfer.
+    /// Sets also whether a file that fails ends the transfer.
     pub fn with_strictness(self, is_strict: bool) -> Self {
         Self { is_strict: self.is_strict || is_strict, ..self }
     }
 
-    /// Whether another job that holds a chunk has room.
+    /// Whether there is room for another job that holds a chunk.
     fn has_room(&self, cores: usize, ready_bytes: u64) -> bool {
         let jobs = self.chunks.making().saturating_add(self.checking.jobs());
         let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(self.maker.contents.manifest.chunk_size().into());
         jobs < cores.max(1).saturating_mul(2) && ready_bytes.saturating_add(in_jobs) <= IN_JOBS
     }
 
-    /// The chunk for the next job, if there is one to make and room for it.
+    /// The chunk for the next job, if one has to be made and there is room for it.
     fn next_to_make(&mut self, cores: usize) -> Option<u64> {
         let jobs = self.chunks.making().saturating_add(self.checking.jobs());
         if self.recounting
@@ -139,7 +142,7 @@ impl Outgoing {
         let bound = first_missing.saturating_add(AHEAD).min(self.maker.contents.manifest.chunks());
         self.skip();
         if let Some(lost) = self.chunks.first_lost() {
-            // Its place in the window is its own until it is acknowledged.
+            // It keeps its space in the window until it is acknowledged.
             let lost = Some(lost).filter(|lost| *lost < bound)?;
             self.chunks.begin_again(lost);
             return Some(lost);
@@ -158,7 +161,7 @@ impl Outgoing {
         Some(chunk)
     }
 
-    /// Goes on to the next chunk that the receiver does not have, as far as is known.
+    /// Advances to the next chunk that, as far as is known, the receiver does not have.
     fn skip(&mut self) {
         let (checking, acknowledged) = (&self.checking, &self.delivered.acknowledged);
         let held = |next| checking.range_of(next).map(|range| range.last).or(acknowledged.end_of(next));
@@ -167,12 +170,12 @@ impl Outgoing {
         }
     }
 
-    /// The next job that looks at what the receiver says it has.
+    /// The next job that compares the ranges reported by the receiver.
     fn next_to_check(&mut self, cores: usize) -> Option<Check> {
         if self.has_room(cores, 0) { self.checking.next(cores, &self.maker.contents) } else { None }
     }
 
-    /// What is to be said of the next range that was judged.
+    /// The message about the next range that was compared.
     fn poll_checked(&mut self) -> Option<Control> {
         let Verdict { range, same } = self.checking.poll_verdict()?;
         let is_same = same.is_some();
@@ -289,7 +292,7 @@ impl ChunkSource for Outgoing {
                     }
                 }
             }
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             _ => return Err(FaultKind::Internal.into()),
         }
         Ok(())
@@ -309,7 +312,7 @@ impl ChunkSource for Outgoing {
             if was_in_flight {
                 self.window.acknowledge(released);
             } else {
-                // It was lost, or is made again, and arrived all the same.
+                // The chunk was lost, or is being made again, but its first copy arrived.
                 self.window.release(released);
             }
             self.delivered.acknowledged.insert(chunk);
@@ -335,7 +338,8 @@ impl ChunkSource for Outgoing {
         self.recounting = self.chunks.first_lost().is_some();
     }
 
-    /// Chunks come first once something is being judged: what the receiver lacks is sure, what it may have is not.
+    /// Once a comparison runs, jobs that make chunks come first: those chunks are certainly needed, the compared
+    /// ranges may not be.
     fn next_job(&mut self, cores: usize) -> Option<Work> {
         if self.end.is_none()
             && self.is_sent()
@@ -391,7 +395,7 @@ impl ChunkSource for Outgoing {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        // When the next chunk may be fetched that is made and waits for it.
+        // When the next finished chunk may be taken.
         self.limit.filter(|_| self.chunks.ready() > 0)?.opens_at()
     }
 

@@ -1,38 +1,38 @@
-//! Sets of chunk numbers, as the ranges that they make: small while chunks come nearly in order.
+//! Sets of chunk numbers, stored as ranges: small while chunks arrive nearly in order.
 
 use std::collections::BTreeMap;
 
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Have};
 
-/// The most chunks under one digest of those that a receiver has from before.
+/// The largest number of chunks under one digest, for chunks that a receiver has from an earlier transfer.
 pub const MOST_IN_HAVE: u64 = 1024;
 
 /// A set of numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    /// First to last of each range; no two touch.
+    /// First to last of each range; no two ranges touch.
     ranges: BTreeMap<u64, u64>,
     count: u64,
 }
 
 impl RangeSet {
-    /// How many numbers are in it.
+    /// How many numbers it contains.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Whether the whole range is in it.
+    /// Whether it contains the whole range.
     pub fn covers(&self, range: ChunkRange) -> bool {
         self.ranges.range(..=range.first).next_back().is_some_and(|(_, last)| *last >= range.last)
     }
 
-    /// Adds a number. False: it was there.
+    /// Adds a number. Returns false if it was in the set.
     pub fn insert(&mut self, number: u64) -> bool {
         self.insert_range(ChunkRange { first: number, last: number })
     }
 
-    /// Adds all numbers of a range. False: one of them was there, and nothing changed.
+    /// Adds all numbers of a range. Returns false, and changes nothing, if one of them was in the set.
     pub fn insert_range(&mut self, range: ChunkRange) -> bool {
         let ChunkRange { mut first, mut last } = range;
         if self.ranges.range(..=last).next_back().is_some_and(|(_, end)| *end >= first) {
@@ -53,12 +53,12 @@ impl RangeSet {
         true
     }
 
-    /// The last number of the range that holds this one.
+    /// The last number of the range that contains this one.
     pub fn end_of(&self, number: u64) -> Option<u64> {
         self.ranges.range(..=number).next_back().map(|(_, last)| *last).filter(|last| *last >= number)
     }
 
-    /// The lowest number that is not in it.
+    /// The lowest number that it does not contain.
     pub fn first_missing(&self) -> u64 {
         self.ranges.get(&0).map_or(0, |last| last.saturating_add(1))
     }
@@ -69,7 +69,7 @@ impl RangeSet {
     }
 }
 
-/// Ranges of a record ascend, do not overlap, and lie within `chunks`.
+/// Checks that the ranges of a record ascend, do not overlap, and lie within `chunks`.
 pub fn check(ranges: &[ChunkRange], chunks: u64) -> Result<(), Violation> {
     let mut next = 0;
     for range in ranges {
@@ -81,7 +81,7 @@ pub fn check(ranges: &[ChunkRange], chunks: u64) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The same for ranges that a receiver has from before, which are short too.
+/// The same check for ranges that a receiver has from an earlier transfer, which are also limited in length.
 pub fn check_have(have: &[Have], chunks: u64) -> Result<(), Violation> {
     let ranges: Vec<_> = have.iter().map(|have| have.range).collect();
     check(&ranges, chunks)?;

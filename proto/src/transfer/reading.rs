@@ -1,7 +1,7 @@
-//! An offer while its pages come in: counts, sums and names are judged before anybody is asked.
+//! An offer while its pages arrive: counts, totals and names are checked before the user is asked.
 //!
-//! It decides whether an offer may be shown at all. Timer: [`PAGES`]. Bounds: the manifest's own, told by the
-//! offer's first message already.
+//! It decides whether an offer may be shown at all. Timer: [`PAGES`]. Bounds: those of the manifest, which already
+//! apply to the first message of the offer.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::wire::Untrusted;
 use crate::wire::Violation;
 use crate::wire::peer::{Offer, TransferKind};
 
-/// How long the next page of an offer is waited for.
+/// How long the receiver waits for the next page of an offer.
 pub const PAGES: Duration = Duration::from_secs(60);
 
-/// See the module's text.
+/// An offer whose pages are arriving.
 pub struct Reading {
     offer: Offer,
     builder: ManifestBuilder,
-    /// Until when the next page has to come.
+    /// The deadline of the next page.
     pub until: Option<Instant>,
 }
 
@@ -27,7 +27,7 @@ impl Reading {
     /// The first message of an offer.
     ///
     /// # Errors
-    /// It breaks a rule by what it announces.
+    /// What the message announces breaks a rule.
     pub fn begin(now: Instant, offer: Offer, seed: &Seed) -> Result<Box<Self>, ManifestError> {
         let is_files = offer.kind == TransferKind::Files;
         if !is_files || super::chunk_size::size_class(offer.chunk_size).is_none() {
@@ -47,16 +47,16 @@ impl Reading {
     /// The next page.
     ///
     /// # Errors
-    /// It breaks a rule, or does not fit what was announced.
+    /// The page breaks a rule, or does not fit the announcement.
     pub fn push(&mut self, now: Instant, page: Page) -> Result<(), ManifestError> {
         self.until = now.checked_add(PAGES);
         self.builder.push_page(page)
     }
 
-    /// Whether all of it is there.
+    /// Whether all pages arrived.
     ///
     /// # Errors
-    /// It is not what was announced.
+    /// The offer differs from the announcement.
     pub fn is_whole(&self) -> Result<bool, Violation> {
         let (offer, totals) = (self.offer, self.builder.totals());
         let is_whole = self.builder.pages() >= offer.pages;
@@ -67,10 +67,10 @@ impl Reading {
         Ok(is_whole)
     }
 
-    /// The manifest, once all of it is there.
+    /// The manifest, once all pages arrived.
     ///
     /// # Errors
-    /// A rule that only the whole can break.
+    /// A rule that concerns the whole manifest is broken.
     pub fn finish(self) -> Result<Manifest, ManifestError> {
         self.builder.finish_with(self.offer.chunk_size)
     }

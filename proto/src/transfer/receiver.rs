@@ -1,33 +1,34 @@
-//! The receiving side of a transfer: judges the offer, asks its owner, stores chunks, and proves that all is in place.
+//! The receiving side of a transfer: checks the offer, asks its owner, stores chunks, and confirms that everything is
+//! in place.
 //!
 //! ```text
 //! Waiting     an offer of files ──► Reading       an offer of a stream ──► Offered
 //! Reading     all its pages are here ──► Offered
 //! Offered     accept ──► Beginning                accept_stream ──► Receiving
-//! Beginning   nothing is here from before ──► Receiving       something is ──► Verifying
+//! Beginning   nothing stored earlier ──► Receiving       something is ──► Verifying
 //! Verifying   hashed again ──► Receiving
-//! Receiving   End, all stored ──► Finishing       End, all written out in order ──► Verified
+//! Receiving   End, all stored ──► Finishing       End, all written in order ──► Verified
 //! Finishing   everything is in place ──► Verified
-//! Verified    Bye, or 30 s without it ──► Over
+//! Verified    Bye, or 20 s without it ──► Over
 //!
 //! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled
-//!                      (Finishing: only failed, or cancelled and the rest once its sink is overdue)
+//! (Finishing: only failed, or cancelled and the others once its sink is overdue)
 //! ```
-//! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), what is kept of
-//! an earlier try (`verify_stored`), and when everything is whole. Which chunk is taken, and when it is acknowledged,
-//! is decided by the [`ChunkSink`]: `incoming` for files (after they are in the journal), `stream::ordered` for a
-//! stream, or for one file that goes into a sink that is written in order (after they were written out). A chunk of a
-//! file is opened, checked and written by one job; two jobs with the same chunk are told apart under the lock of its
-//! hashes, since the number stands inside the seal.
+//! It decides whether an offer may be shown at all (every name checked, no collisions, correct totals), which chunks
+//! of an earlier attempt are kept (`verify_stored`), and when everything is complete. The [`ChunkSink`] decides which
+//! chunks are accepted and when they are acknowledged: `incoming` for files (once they are in the journal),
+//! `stream::ordered` for a stream, or for one file whose sink is written in order (once they were written). One job
+//! opens, checks and writes a chunk of a file; if two jobs have the same chunk, the lock of the hashes decides which
+//! one writes it, because the number is inside the sealed record.
 //!
-//! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor
-//! a lost link changes it any more. A transfer that ends before leaves what is stored for the next one
-//! (`ends::is_worth_keeping`).
+//! Once the sink moves the entries to their final names, only the disk decides the outcome: a cancellation by either
+//! side, a violation or a lost link does not change it any more. A transfer that ends earlier keeps what is stored
+//! for the next one (`ends::is_worth_keeping`).
 //!
-//! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up (a stream may be
-//! silent for ever); [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the user interrupted,
-//! [`FAREWELL_APART`] without a link); those of the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end.
-//! Bounds: those of the chunk sink; the manifest's own.
+//! Timers: that of an offer (`reading`); [`CHUNKS`] while the sender has to send and a link is up (a stream may be
+//! silent without limit); [`FAREWELL`] for `Bye` after `Verified`, whatever happens to the links ([`INTERRUPTED`] once
+//! the user cancelled); those of the chunk sink; [`super::STRAGGLERS`] for jobs that still run at the end. Bounds:
+//! those of the chunk sink and of the manifest.
 
 mod ends;
 pub(super) mod finishing;
@@ -61,37 +62,36 @@ use crate::transfer::job::{Begun, Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, Placement, TransferKind};
 use crate::wire::{BoundedVec, Untrusted};
 
-/// How long `Bye` is waited for after `Verified`.
-pub const FAREWELL: Duration = Duration::from_secs(30);
-/// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is
-/// complete.
-pub const FAREWELL_APART: Duration = Duration::from_secs(900);
-/// How long after the user interrupted.
+/// How long the receiver waits for `Bye` once everything is in place, and so how long a sender that lost its connection
+/// can still get the confirmation: until a silent link is dead ([`crate::session::SILENCE`]), and a few round trips for
+/// another one. No lost or new link moves the deadline.
+pub const FAREWELL: Duration = Duration::from_secs(20);
+/// How long it waits after the user cancelled.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
-/// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
+/// How long it waits for the sender during an accepted transfer: the sender's disk may be slow.
 pub const CHUNKS: Duration = Duration::from_secs(600);
-/// How many entries one job puts in place.
+/// How many entries one job moves to their final names.
 pub const SLICE: usize = 256;
 
 /// The most ranges of entries in one message.
 const SKIPPED: usize = 4096;
 
-/// How to receive.
+/// The configuration of a receiver.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Worker threads that heavy work may use; 0 counts as 1.
     pub cores: usize,
 }
 
-/// See the module's text.
+/// The receiving side of a transfer; see the module documentation.
 pub struct Receiver {
     config: Config,
     seed: Seed,
     exchange: Exchange,
-    /// When the sender was last heard or given something to do; `None`: there is no link.
+    /// When the sender last sent something or got something to do; `None`: there is no link.
     heard: Option<Instant>,
     limit: Option<NonZeroU64>,
     buffers: Arc<Pool>,
@@ -99,51 +99,51 @@ pub struct Receiver {
 }
 
 enum State {
-    /// For an offer.
+    /// Waits for an offer.
     Waiting,
-    /// Its pages come in.
+    /// Receives the pages of the offer.
     Reading(Box<Reading>),
-    /// For the user's answer.
+    /// Waits for the user's answer.
     Offered(Layout),
-    /// The sink looks at it.
+    /// The sink checks the offer.
     Beginning { manifest: Arc<Manifest>, sink: Arc<dyn Sink>, job: Option<Work> },
-    /// What is here from before is hashed again.
+    /// Chunks from an earlier transfer are hashed again.
     Verifying(Box<VerifyingStored>),
-    /// Chunks come in.
+    /// Receives chunks.
     Receiving(Box<dyn ChunkSink>),
-    /// Slice by slice, everything is put in place.
+    /// The sink moves the entries to their final names, slice by slice.
     Finishing(Box<Finishing>),
-    /// All is done; the other side may still ask for the confirmation. `hurried`: the user wants to leave.
-    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
-    /// Nothing more is done; what was staged is left or removed.
+    /// Everything is complete; the other side may still come back for the confirmation.
+    Verified { until: Option<Instant>, progress: Progress },
+    /// The transfer has ended; what was staged is kept or removed.
     Over { cleanup: Cleanup, progress: Progress },
 }
 
-/// What is still to be done once a transfer is over.
+/// Work that remains after a transfer has ended.
 enum Cleanup {
     /// Nothing.
     None,
-    /// This, once no job is out that could write there.
+    /// This work, once no job runs that could write there.
     Last(Work),
-    /// This, if the sink's `begin`, which is out, succeeds: before, nothing is staged.
+    /// This work, if the running `begin` of the sink succeeds: nothing is staged before.
     AfterBegin(Work),
 }
 
 impl Receiver {
-    /// Waits for an offer.
+    /// Creates a receiver that waits for an offer.
     #[must_use]
     pub fn new(config: Config, seed: Seed) -> Self {
         let (exchange, buffers) = (Exchange::default(), Arc::default());
         Self { config, seed, exchange, heard: None, limit: None, buffers, state: State::Waiting }
     }
 
-    /// With the pool from which the records that arrive have their buffers.
+    /// Uses the pool that provides the buffers of received records.
     #[must_use]
     pub fn with_buffers(self, buffers: Arc<Pool>) -> Self {
         Self { buffers, ..self }
     }
 
-    /// With a rate for what is acknowledged, in bytes a second of what the other side seals.
+    /// Sets a rate limit for acknowledgements, in bytes per second of what the other side seals.
     #[must_use]
     pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
         Self { limit: rate, ..self }
@@ -165,7 +165,7 @@ impl Receiver {
         self.heard = Some(now);
         let taken = match &mut self.state {
             State::Receiving(chunks) => chunks.take(chunk),
-            // It was sent twice, over two links, and the second copy was slow.
+            // The chunk was sent twice, over two links, and the second copy was late.
             State::Finishing(_) | State::Verified { .. } | State::Over { .. } => Ok(()),
             State::Waiting | State::Reading(_) | State::Offered(_) | State::Beginning { .. } | State::Verifying(_) => {
                 Err(Violation::UnexpectedMessage)
@@ -176,18 +176,16 @@ impl Receiver {
         }
     }
 
-    /// The only link is gone: what came on it and was not acknowledged will come again.
-    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+    /// The only link was lost: chunks that arrived on it and were not acknowledged will arrive again.
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         self.heard = None;
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.lose(link),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.lose(link);
         }
     }
 
-    /// One of several links is gone: what came on it and was not acknowledged will come again, once what is stored was
-    /// said.
+    /// One of several links was lost: chunks that arrived on it and were not acknowledged will arrive again, after
+    /// this side has reported what it stored.
     pub fn handle_link_dropped(&mut self, link: LinkId) {
         if let State::Receiving(chunks) = &mut self.state {
             chunks.lose(link);
@@ -195,7 +193,7 @@ impl Receiver {
         }
     }
 
-    /// This process stood still: what did not come meanwhile is not late.
+    /// This process was stopped for a while: what did not arrive meanwhile does not count as late.
     pub fn handle_pause(&mut self, now: Instant) {
         self.heard = self.heard.map(|_| now);
     }
@@ -203,14 +201,12 @@ impl Receiver {
     /// A link is up: acknowledgements that were lost with another one are sent again.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.heard = Some(now);
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.repeat(),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.repeat();
         }
     }
 
-    /// A job was done.
+    /// A job has finished.
     pub fn handle_job(&mut self, now: Instant, done: JobDone) {
         let JobDone { id, result } = done;
         if !self.exchange.jobs.answered(id) {
@@ -219,7 +215,7 @@ impl Receiver {
         self.heard = self.heard.map(|_| now);
         let handled = match (result, &self.state) {
             (result, State::Over { .. }) => return self.handle_late(result.ok().as_ref()),
-            // It is complete: a second copy of a chunk, or a sync, was late.
+            // The transfer is complete: a second copy of a chunk, or a sync, was late.
             (_, State::Verified { .. }) => return,
             (Err(fault), State::Beginning { .. } | State::Verifying(_)) => return self.begin_failed(now, fault),
             (Err(fault), _) => Err(fault.into()),
@@ -257,15 +253,21 @@ impl Receiver {
                 chunks.handle_product(now, id, product)?;
                 self.finish_if_whole(now)?;
             }
-            // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
+            // Both copies of a chunk that was sent twice were in jobs when the last chunk was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
             (Product::LeftOut, State::Finishing(finishing)) => finishing.handle_left_out(),
-            (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
-            (Product::Finished(true), State::Finishing(finishing)) => {
+            (Product::Finished(None), State::Finishing(finishing)) => finishing.handle_unfinished(now),
+            (Product::Finished(Some(placement)), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
+                if placement != Placement::default() {
+                    self.exchange.report(TransferEvent::Placed(placement));
+                    if farewell.is_some() {
+                        self.exchange.send(Control::Placement { transfer: FIRST, placement });
+                    }
+                }
                 self.complete(now, root, progress, farewell);
             }
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             (
                 _,
                 State::Waiting
@@ -291,12 +293,14 @@ impl Receiver {
         match &mut self.state {
             State::Receiving(chunks) => {
                 chunks.advance(now);
-                // What the sender waited for was this side.
+                // The sender waited for this side.
                 if chunks.is_held_back() {
                     self.heard = self.heard.map(|_| now);
                 }
             }
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
+                // Without a link the confirmation was never taken.
+                self.exchange.clear();
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
             State::Finishing(finishing) => {
@@ -309,7 +313,7 @@ impl Receiver {
         }
     }
 
-    /// The user wants the files, there.
+    /// The user accepts the files and stores them in this sink.
     ///
     /// # Errors
     /// Nothing waits for an answer, or it is a stream.
@@ -324,7 +328,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The user wants the stream, or the one file, written there in order.
+    /// The user accepts the stream, or the one file, and writes it to this sink in order.
     ///
     /// # Errors
     /// Nothing waits for an answer, or it is more than one file.
@@ -341,7 +345,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The user does not want what is offered.
+    /// The user declines the offer.
     ///
     /// # Errors
     /// Nothing waits for an answer.
@@ -354,14 +358,12 @@ impl Receiver {
         Ok(())
     }
 
-    /// This side ends it, and tells the other. When all is done already, or is being put in place by a sink that is not
-    /// overdue, it only shortens the farewell.
+    /// Ends the transfer and notifies the other side. If everything is complete already, or a sink that is not
+    /// overdue is moving the entries to their final names, it only shortens the farewell.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, hurried, .. } => {
-                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
-            }
+            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
             State::Finishing(finishing) if !finishing.is_overdue() => {
                 finishing.farewell = finishing.farewell.min(Some(INTERRUPTED));
             }
@@ -372,7 +374,8 @@ impl Receiver {
         }
     }
 
-    /// The session is over, and no message can be sent any more. What is being put in place goes on.
+    /// The session has ended, and no message can be sent any more. A sink that is moving entries to their final names
+    /// continues.
     pub fn abandon(&mut self, now: Instant) {
         match &self.state {
             // The messages about its end are still sent.
@@ -392,7 +395,7 @@ impl Receiver {
         })
     }
 
-    /// The next piece of work.
+    /// The next job.
     #[must_use]
     pub fn poll_job(&mut self) -> Option<Job> {
         let Self { config, exchange, state, .. } = self;
@@ -425,7 +428,7 @@ impl Receiver {
         [own, self.patience(), self.exchange.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// How far it is: what was stored or written out.
+    /// The progress: what was stored or written.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
@@ -439,13 +442,13 @@ impl Receiver {
         }
     }
 
-    /// How what is in place at the end differs from what was offered, as far as that is known.
+    /// How what is stored at the end differs from the offer, as far as that is known.
     #[must_use]
     pub const fn differences(&self) -> &Differences {
         &self.exchange.differences
     }
 
-    /// Whether everything is being put in place, so that only the disk decides how it ends.
+    /// Whether the sink is moving the entries to their final names, so that only the disk decides the outcome.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
         match &self.state {
@@ -454,7 +457,7 @@ impl Receiver {
         }
     }
 
-    /// Whether no job is out, nor to be done.
+    /// Whether no job runs or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let has_more = match &self.state {
@@ -465,7 +468,7 @@ impl Receiver {
         self.exchange.jobs.is_idle() && !has_more
     }
 
-    /// Whether it is over, every message was taken, and no job is out.
+    /// Whether the transfer has ended, every message was taken, and no job runs.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Over { .. }) && self.exchange.is_done() && self.is_idle()
@@ -515,7 +518,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The other side cancelled, or is lost. Once everything is in place, or soon will be, it only did not receive the
+    /// The other side cancelled, or is lost. If everything is in place or soon will be, the other side only lacks the
     /// confirmation.
     fn end_from_outside(&mut self, now: Instant, outcome: Outcome) {
         match &mut self.state {
@@ -533,7 +536,7 @@ impl Receiver {
         }
     }
 
-    /// An offer of a stream says nothing that its sender can't know.
+    /// Checks that an offer of a stream contains nothing that its sender can't know.
     fn offered_stream(&mut self, offer: Offer) -> Result<(), Violation> {
         let Offer { chunk_size, entries, bytes, pages, .. } = offer;
         if !(1..=stream::CHUNK).contains(&chunk_size) || (entries, bytes, pages) != (0, 0, 0) {
@@ -557,7 +560,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// A job answered after the end. A `begin` that succeeded has staged something, and one that failed has not.
+    /// The result of a job after the end. A `begin` that succeeded has staged something; one that failed has not.
     fn handle_late(&mut self, product: Option<&Product>) {
         let State::Over { cleanup, .. } = &mut self.state else { return };
         *cleanup = match std::mem::replace(cleanup, Cleanup::None) {
@@ -567,7 +570,7 @@ impl Receiver {
         };
     }
 
-    /// What is here from before was hashed again.
+    /// Chunks from an earlier transfer were hashed again.
     fn handle_verified(&mut self, now: Instant) {
         let State::Verifying(verifying) = std::mem::replace(&mut self.state, State::Waiting) else { return };
         let staging = (Arc::clone(&verifying.manifest), Arc::clone(&verifying.sink));
@@ -578,7 +581,7 @@ impl Receiver {
         self.ready(now, staging, kept, &stored);
     }
 
-    /// The sink is ready, and has so much from an earlier transfer.
+    /// The sink is ready, and has these chunks from an earlier transfer.
     fn ready(
         &mut self,
         now: Instant,
@@ -592,14 +595,14 @@ impl Receiver {
         self.receive(now, Box::new(chunks), have);
     }
 
-    /// The sender may begin.
+    /// Accepts, so that the sender may begin.
     fn receive(&mut self, now: Instant, chunks: Box<dyn ChunkSink>, have: BoundedVec<Have, 1000>) {
         self.exchange.send(Control::Accept { transfer: FIRST, have, credit: chunks.credit() });
         self.heard = self.heard.map(|_| now);
         self.state = State::Receiving(chunks);
     }
 
-    /// Until when the sender has to be heard.
+    /// The time by which the sender must have sent something.
     fn patience(&self) -> Option<Instant> {
         match &self.state {
             State::Reading(reading) => reading.until,
@@ -616,7 +619,7 @@ impl Receiver {
         }
         let progress = chunks.progress();
         let Some(staged) = chunks.staged() else {
-            // The confirmation says all that the last acknowledgements would.
+            // The confirmation replaces the last acknowledgements.
             let progress = Progress { total: progress.bytes, ..progress };
             self.complete(now, root, progress, Some(FAREWELL));
             return Ok(());
@@ -628,15 +631,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// Everything is in place, or written out.
+    /// All entries have their final names, or everything was written.
     fn complete(&mut self, now: Instant, root: Hash, progress: Progress, farewell: Option<Duration>) {
         self.exchange.report(TransferEvent::Over(Outcome::Complete { root }));
         self.state = match farewell {
             Some(farewell) => {
-                let is_apart = self.heard.is_none() && farewell == FAREWELL;
-                let farewell = if is_apart { FAREWELL_APART } else { farewell };
                 self.exchange.send(Control::Verified { transfer: FIRST, root });
-                State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
+                State::Verified { until: now.checked_add(farewell), progress }
             }
             None => State::Over { cleanup: Cleanup::None, progress },
         };
@@ -644,7 +645,7 @@ impl Receiver {
 }
 
 impl Cleanup {
-    /// What is to be done now.
+    /// The next work.
     fn take(&mut self) -> Option<Work> {
         match std::mem::replace(self, Self::None) {
             Self::Last(work) => Some(work),

@@ -1,5 +1,5 @@
-//! A transfer that ends unfinished, and the next one that goes on from what is left: crashes at any step, torn and
-//! damaged disks, sources that changed, peers that lie about what they have.
+//! A transfer that ends early, and the next one that resumes it: crashes at any step, truncated and damaged disks,
+//! sources that changed, peers that report false ranges.
 
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -12,9 +12,10 @@ use super::*;
 use crate::seed::Seed;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Have};
+use crate::wire::Violation;
+use crate::wire::peer::{CancelReason, Control, Have};
 
-/// So many chunks of one file, and three small files in one more.
+/// A file of this many chunks, and three small files in one more chunk.
 fn files(chunks: usize) -> MemorySource {
     one_file(chunks * K64)
         .with_dir(path("d"))
@@ -23,7 +24,7 @@ fn files(chunks: usize) -> MemorySource {
         .with_file(path("d/three"), noise(3, 5000))
 }
 
-/// The first try, in any order, while it runs, once so many chunks were acknowledged.
+/// The first attempt, with events in any order, stopped once this many chunks were acknowledged.
 fn running(chunks: usize, acknowledged: usize) -> World {
     let mut world = World::new(files(chunks), MemorySink::new(), Compression::Off);
     let mut order: ChaCha20Rng = Seed::new([5; 32]).rng();
@@ -35,19 +36,19 @@ fn running(chunks: usize, acknowledged: usize) -> World {
     world
 }
 
-/// What it left, when it died there.
+/// The state that it left behind when it crashed there.
 fn left_after(chunks: usize, acknowledged: usize) -> Partial {
     running(chunks, acknowledged).sink.partial()
 }
 
-/// Everything but that it has its names.
+/// Everything is stored, but no entry has its final name.
 fn whole() -> Partial {
     let mut world = World::new(files(20), MemorySink::new(), Compression::Off);
     world.until(|world| world.receiver_jobs.iter().any(|job| matches!(job.work, Work::Finish { .. })));
     world.sink.partial()
 }
 
-/// Only the first so many chunks of it.
+/// Only this many chunks at the beginning are stored.
 fn beginning(chunks: usize) -> Partial {
     let mut left = whole();
     left.files.retain(|index, _| *index == 0);
@@ -61,7 +62,7 @@ fn again(chunks: usize, before: Partial) -> World {
     world
 }
 
-/// How many bytes of chunks a journal that is whole speaks of.
+/// How many bytes of chunks a valid journal lists.
 fn chunks_in(partial: &Partial) -> usize {
     let (header, len) = Header::decode(&partial.journal).unwrap();
     let mut reader = super::journal::Reader::new(&header, &partial.journal[..len]);
@@ -136,20 +137,20 @@ fn f06_only_damaged_chunks_are_resent() {
     check("torn", torn, &(21 - left..21).collect::<Vec<_>>());
 }
 
-/// A journal that is well made and does not tell the truth: hashes of other bytes.
+/// A valid journal with false statements: hashes of other bytes.
 #[test]
 fn false_journal_hashes_are_detected() {
     let mut left = whole();
     let (_, len) = Header::decode(&left.journal).unwrap();
     let writer = Writer::new(&left.journal[..len], left.journal.len() as u64);
-    // Both what it says and what is there: consistent, and not what is sent.
+    // Journal and stored bytes agree, but differ from what is sent.
     left.files.get_mut(&0).unwrap()[..K64].fill(9);
     let other = Stored { chunk: 0, hash: *blake3::hash(&[9; K64]).as_bytes() };
     let wrong = Stored { chunk: 2, hash: [1; 32] };
     left.journal.extend(writer.encode(&[other, wrong]));
     let world = again(20, left);
     world.check_complete();
-    // The receiver found one itself; the sender finds one in the range up to it, and sends that range.
+    // The receiver found one difference itself; the sender finds one in the range before it, and sends that range.
     let mut moved = world.moved.clone();
     moved.sort_unstable();
     assert_eq!(moved, [0, 1, 2]);
@@ -182,7 +183,7 @@ fn transfer_can_be_interrupted_during_verification() {
     }
 }
 
-/// What is worth nothing is not kept, all else is.
+/// Useless chunks are removed, all others are kept.
 #[test]
 fn staging_is_kept_or_removed_by_end_reason() {
     let running = || running(20, 5);
@@ -216,8 +217,8 @@ fn staging_is_kept_or_removed_by_end_reason() {
     }
 }
 
-/// The source of the second try is not what the first one sent, though its manifest is: it is seen,
-/// and only the difference moves.
+/// The source of the second attempt differs from the first one, although its manifest is the same: this is detected,
+/// and only the difference is sent.
 #[test]
 fn changed_source_with_same_manifest_is_detected() {
     let left = beginning(10);
@@ -232,7 +233,7 @@ fn changed_source_with_same_manifest_is_detected() {
     let mut world = World::new(source, MemorySink::new().with_partial(left), Compression::Off);
     world.settle();
     world.check_complete();
-    // One range holds all that is kept, so all of it comes.
+    // All kept chunks are in one range, so all of them are sent.
     assert_eq!((world.resumed, world.moved.len()), ((Some(0), Some(0)), 21));
 }
 
@@ -266,7 +267,7 @@ fn false_have_ranges_are_sent_anyway() {
     assert!(moved.len() >= 8 && world.sent.is_none());
 }
 
-/// A sender that says what it has not looked at, or says it twice, or contradicts itself.
+/// A sender that reports ranges that it has not compared, reports them twice, or contradicts itself.
 #[test]
 fn false_checked_ranges_are_a_violation() {
     let checked = |first, last, same| Control::Checked { transfer: 1, range: range(first, last), same };
@@ -287,7 +288,7 @@ fn false_checked_ranges_are_a_violation() {
     assert_eq!(resumed(&[checked(1, stored - 1, true)]), violation(Violation::BadRanges));
     let twice = [checked(0, stored - 1, true), checked(0, stored - 1, true)];
     assert_eq!(resumed(&twice), violation(Violation::BadRanges));
-    // The end before all is judged, and one that counts what need not move.
+    // The end before everything was compared, and an end that counts chunks that were not sent.
     let end = |moved| Control::End { transfer: 1, chunks: 21, moved, root: [0; 32] };
     assert_eq!(resumed(&[end(21 - stored)]), violation(Violation::BadEnd));
     assert_eq!(resumed(&[checked(0, stored - 1, true), end(21)]), violation(Violation::BadEnd));
@@ -343,7 +344,7 @@ fn stored_chunks_are_synced_in_time_and_sync_fault_fails() {
     world.check_ended();
 }
 
-/// Damage that a crash, or somebody, does to what is left.
+/// Damage to the stored state, by a crash or by another program.
 #[derive(Debug, Clone)]
 enum Damage {
     Nothing,
@@ -392,8 +393,8 @@ fn do_damage(partial: &mut Partial, damage: &Damage) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// However often it dies, wherever, and whatever happens to what is left: it ends with the same bytes, and what was
-    /// acknowledged and not damaged is not moved again.
+    /// However often and wherever it crashes, and whatever happens to the stored state: the transfer ends with the
+    /// same bytes, and acknowledged chunks that were not damaged are not sent again.
     #[test]
     fn transfer_completes_after_any_crashes_and_damage(
         chunks in 1..24_usize,
@@ -418,7 +419,7 @@ proptest! {
             if world.sink.stage() == Stage::Staged {
                 partial = world.sink.partial();
             }
-            // Torn in the middle of a write: bytes that no journal speaks of.
+            // Truncated in the middle of a write: bytes that no journal lists.
             do_damage(&mut partial, &damage);
         }
         let noted = Header::decode(&partial.journal).map_or(0, |_| chunks_in(&partial));
@@ -429,7 +430,7 @@ proptest! {
     }
 }
 
-/// Dies after every single step of a transfer, and goes on.
+/// Crashes after every single step of a transfer, and resumes.
 #[test]
 fn f04_crash_after_any_step_is_resumable() {
     let mut at = 0;
@@ -458,7 +459,7 @@ fn f04_crash_after_any_step_is_resumable() {
     assert!(at > 40, "{at}");
 }
 
-/// A receiver that begins with what is there while the link dies.
+/// A receiver that begins with stored chunks, while the link is lost.
 #[test]
 fn link_loss_during_range_check_is_survived() {
     let left = left_after(20, 5);

@@ -1,19 +1,19 @@
-//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the proof that all is in
-//! place.
+//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the confirmation that
+//! everything is in place.
 //!
 //! ```text
 //!            scanned          begin            Accept             Verified
 //! Scanning ──────────► Ready ───────► Offered ────────► Sending ──────────► Over (Bye)
 //!     └──────────────────┴──────────────┴─────────────────┴─► Over: declined, cancelled, failed, violation, lost
 //! ```
-//! A stream is not scanned: it is `Ready` from the start. What is sent next, and how much of it is in flight, is
-//! decided by the [`ChunkSource`]: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept,
-//! acknowledge chunks that were sent or that it has from before (held against our own bytes first: `check`), and name
-//! the root. It can't ask for anything that was not offered.
+//! A stream is not scanned: it is `Ready` from the start. The [`ChunkSource`] decides what is sent next and how much
+//! is in flight: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept, acknowledge
+//! chunks that were sent or that it has from an earlier transfer (compared with this side's bytes first: `check`),
+//! and send the root. It can't request anything that was not offered.
 //!
-//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an
-//! answer and for `Verified` has no deadline of its own: a user and a disk take as long as they take, and the session
-//! ends when the peer is silent. Bounds: those of the chunk source, and the manifest's own.
+//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that still run at the end. The wait for an
+//! answer and for `Verified` has no deadline of its own: users and disks may be slow, and the session ends when the
+//! peer is silent. Bounds: those of the chunk source and of the manifest.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -36,34 +36,36 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::storage::{FaultKind, Source, StreamSource};
 use crate::wire::Blob;
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, EntryRange, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, EntryRange, Have, Offer, Placement, TransferKind};
 
-/// How to send.
+/// The configuration of a sender.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Worker threads that heavy work may use; 0 counts as 1.
     pub cores: usize,
-    /// Per chunk.
+    /// The compression of each chunk.
     pub compression: Compression,
     /// A file that changes, vanishes or can't be read ends the transfer. Otherwise it is left out, unless nothing else
     /// is offered.
     pub is_strict: bool,
 }
 
-/// See the module's text.
+/// The sending side of a transfer; see the module documentation.
 pub struct Sender {
     config: Config,
     limit: Option<Limit>,
     exchange: Exchange,
+    /// What the receiver says that differs from the offer.
+    placement: Option<Placement>,
     state: State,
 }
 
 enum State {
-    /// Looking through the source, page by page; the job that is out has the builder.
+    /// Scans the source, page by page; the running job has the builder.
     Scanning { source: Arc<dyn Source>, builder: Option<Box<ManifestBuilder>>, page: u32, begun: bool },
-    /// Waiting for [`Sender::begin`].
+    /// Waits for [`Sender::begin`].
     Ready(Content),
-    /// The offer's pages go out, and an answer may come at any time.
+    /// Sends the offer's pages; an answer may arrive at any time.
     Offered {
         content: Content,
         page: u32,
@@ -71,13 +73,13 @@ enum State {
         skipped: EntrySet,
         next: u32,
     },
-    /// Accepted.
+    /// The receiver accepted.
     Sending(Box<dyn ChunkSource>),
-    /// Nothing more is done.
+    /// The transfer has ended.
     Over { unconfirmed: bool, progress: Progress },
 }
 
-/// What is offered.
+/// The contents of the offer.
 #[derive(Clone)]
 enum Content {
     Files(Arc<dyn Source>, Arc<Manifest>),
@@ -85,7 +87,7 @@ enum Content {
 }
 
 impl Sender {
-    /// Sends files: begins to look through the source.
+    /// Sends files: begins to scan the source.
     #[must_use]
     pub fn new(config: Config, source: Arc<dyn Source>, seed: &Seed) -> Self {
         let builder = Some(Box::new(ManifestBuilder::new(TransferKind::Files, seed)));
@@ -99,16 +101,16 @@ impl Sender {
     }
 
     fn in_state(config: Config, state: State) -> Self {
-        Self { config, limit: None, exchange: Exchange::default(), state }
+        Self { config, limit: None, exchange: Exchange::default(), placement: None, state }
     }
 
-    /// With a rate for chunks, in bytes a second of what is sealed.
+    /// Sets a rate limit for chunks, in bytes per second of what is sealed.
     #[must_use]
     pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
         Self { limit: rate.map(Limit::new), ..self }
     }
 
-    /// The session is keyed and the user agreed: the offer goes out as soon as the source was looked through.
+    /// The session is keyed and the user agreed: the offer is sent as soon as the source was scanned.
     pub fn begin(&mut self, _now: Instant) {
         match &mut self.state {
             State::Scanning { begun, .. } => *begun = true,
@@ -131,7 +133,7 @@ impl Sender {
         }
     }
 
-    /// A job was done.
+    /// A job has finished.
     pub fn handle_job(&mut self, now: Instant, done: JobDone) {
         let JobDone { id, result } = done;
         if !self.exchange.jobs.answered(id) || self.is_over() {
@@ -158,7 +160,7 @@ impl Sender {
                 }
             }
             (product, State::Sending(chunks)) => chunks.handle_product(now, product, &mut self.exchange)?,
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             (_, State::Scanning { .. } | State::Ready(_) | State::Offered { .. } | State::Over { .. }) => {
                 return Err(FaultKind::Internal.into());
             }
@@ -166,21 +168,21 @@ impl Sender {
         Ok(())
     }
 
-    /// A chunk of [`Self::poll_chunk`] is sealed for this link.
+    /// A chunk from [`Self::poll_chunk`] is sealed for this link.
     pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.handle_sealed(chunk, link);
         }
     }
 
-    /// Bytes that were sealed for this link and are not acknowledged, as the window counts.
+    /// Bytes of chunks that were sealed for this link and are not acknowledged, as the window counts them.
     #[must_use]
     pub fn under_way(&self, link: LinkId) -> u64 {
         if let State::Sending(chunks) = &self.state { chunks.under_way(link) } else { 0 }
     }
 
-    /// One of several links is gone, and the receiver no longer counts what came over it: it says next what it has
-    /// stored.
+    /// One of several links is lost, and the receiver no longer counts what arrived over it: it first reports what it
+    /// has stored.
     pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.lose(Lost::On(link));
@@ -188,7 +190,7 @@ impl Sender {
         }
     }
 
-    /// The only link is gone: all chunks that are not acknowledged are sent again.
+    /// The only link is lost: all chunks that are not acknowledged are sent again.
     pub fn handle_all_lost(&mut self, _now: Instant) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.lose(Lost::All);
@@ -210,7 +212,7 @@ impl Sender {
         }
     }
 
-    /// This side ends the transfer, and tells the other.
+    /// Ends the transfer and notifies the other side.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         if !self.is_over() {
             self.exchange.send_cancel(reason, text);
@@ -218,7 +220,7 @@ impl Sender {
         }
     }
 
-    /// The session is over, and no message can be sent any more.
+    /// The session has ended, and no message can be sent any more.
     pub fn abandon(&mut self, now: Instant) {
         if !self.is_over() {
             self.exchange.clear();
@@ -226,7 +228,7 @@ impl Sender {
         }
     }
 
-    /// The next message to the other side; to be asked only when the session has room for it.
+    /// The next message to the other side. Call it only when the session has room for a message.
     #[must_use]
     pub fn poll_control(&mut self) -> Option<Control> {
         if let Some(message) = self.exchange.poll_control() {
@@ -243,13 +245,13 @@ impl Sender {
         }
     }
 
-    /// The next chunk to be sealed, with its number; it is in flight from now on.
+    /// The next chunk to be sealed, with its number; it counts as in flight from now on.
     #[must_use]
     pub fn poll_chunk(&mut self) -> Option<(u64, Prepared)> {
         if let State::Sending(chunks) = &mut self.state { chunks.fetch() } else { None }
     }
 
-    /// The next piece of work.
+    /// The next job.
     #[must_use]
     pub fn poll_job(&mut self) -> Option<Job> {
         let Self { config, exchange, state, .. } = self;
@@ -276,7 +278,7 @@ impl Sender {
         [own, self.exchange.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// How far it is: what the receiver acknowledged. The total of a stream is known at the end.
+    /// The progress: what the receiver acknowledged. The total of a stream is known at the end.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
@@ -289,19 +291,19 @@ impl Sender {
         }
     }
 
-    /// How what the receiver has differs from what was offered, as far as that is known.
+    /// How what the receiver has stored differs from the offer, as far as that is known.
     #[must_use]
     pub const fn differences(&self) -> &Differences {
         &self.exchange.differences
     }
 
-    /// Whether it is known what is offered.
+    /// Whether the contents of the offer are known.
     #[must_use]
     pub const fn is_scanned(&self) -> bool {
         matches!(self.state, State::Ready(_) | State::Offered { .. } | State::Sending(_))
     }
 
-    /// Whether everything was sent and the confirmation is what is missing.
+    /// Whether everything was sent and only the confirmation is missing.
     #[must_use]
     pub fn is_unconfirmed(&self) -> bool {
         match &self.state {
@@ -311,13 +313,13 @@ impl Sender {
         }
     }
 
-    /// Whether no job is out.
+    /// Whether no job runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.exchange.jobs.is_idle()
     }
 
-    /// Whether it is over, every message was taken, and no job is out.
+    /// Whether the transfer has ended, every message was taken, and no job runs.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_over() && self.exchange.is_done()
@@ -370,11 +372,20 @@ impl Sender {
                 of_this(transfer, false)?;
                 chunks.acknowledge(now, ranges.as_slice(), credit)?;
             }
+            (Control::Placement { transfer, placement }, State::Sending(chunks)) if self.placement.is_none() => {
+                of_this(transfer, false)?;
+                // Nothing is in place before all of it was sent.
+                chunks.root().ok_or(Violation::UnexpectedMessage)?;
+                self.placement = Some(placement);
+            }
             (Control::Verified { transfer, root }, State::Sending(chunks)) => {
                 of_this(transfer, false)?;
                 let own = chunks.root().ok_or(Violation::UnexpectedMessage)?;
                 if !bool::from(own.ct_eq(&root)) {
                     return Err(Violation::WrongRoot);
+                }
+                if let Some(placement) = self.placement.take() {
+                    self.exchange.report(TransferEvent::Placed(placement));
                 }
                 self.exchange.send(Control::Bye);
                 self.over(now, Outcome::Complete { root });
@@ -385,7 +396,7 @@ impl Sender {
         Ok(())
     }
 
-    /// It can't go on: tells the other side.
+    /// The transfer can't continue: notifies the other side.
     fn stop(&mut self, now: Instant, stop: Stop) {
         let outcome = self.exchange.send_stop(stop);
         self.over(now, outcome);
@@ -433,7 +444,7 @@ impl Content {
         }
     }
 
-    /// The receiver accepted, and has so much from an earlier transfer.
+    /// The receiver accepted, and has these ranges from an earlier transfer.
     fn accepted(
         &self,
         config: Config,
@@ -447,7 +458,7 @@ impl Content {
                 let chunks = Outgoing::new(source, config.compression, credit, have)?;
                 Ok(Box::new(chunks.with_limit(limit).with_strictness(config.is_strict)))
             }
-            // Nothing of a stream can be there from before.
+            // The receiver can have nothing of a stream from an earlier transfer.
             Self::Stream(_) if !have.is_empty() => Err(Violation::BadRanges),
             Self::Stream(source) => {
                 let source = Arc::clone(source);

@@ -1,7 +1,8 @@
-//! Where the bytes of a transfer come from and go to: the traits that a library user implements, and what can go wrong.
+//! The source and the destination of a transfer's bytes: the traits that a library user implements, and the possible
+//! faults.
 //!
-//! [`Source`] and [`Sink`] are the only way to files; `tallow-store` implements them on disks, tests in memory. A
-//! [`StreamSource`] and a [`StreamSink`] are a pipe's two ends. All their calls run on worker threads, as jobs
+//! Jobs access files only through [`Source`] and [`Sink`]; `tallow-store` implements them for disks, tests in memory.
+//! A [`StreamSource`] and a [`StreamSink`] are the two ends of a pipe. All their calls run on worker threads, as jobs
 //! ([`super::job`]).
 
 use std::io;
@@ -13,33 +14,35 @@ use super::entries::EntrySet;
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
 use crate::wire::Untrusted;
+pub use crate::wire::peer::Placement;
 
-/// Characters of a path, and of an error's own words, that are shown.
+/// How many characters of a path and of an error's detail are shown.
 const SHOWN: usize = 300;
-/// Characters of an error's own words that are kept.
+/// How many characters of an error's detail are kept.
 const MOST_DETAIL: usize = 1000;
 
-/// Why a job failed: what happened, to which path, and in which words the system, the source or the sink says so.
+/// Why a job failed: what happened, to which path, and the text of the system, the source or the sink.
 ///
-/// Its text is complete: path, kind and words, with everything that a terminal could obey made visible. A [`Source`] or
-/// a [`Sink`] of your own makes one of an [`io::Error`] (`?` does it), or of a sentence with [`Fault::other`].
+/// Its text is complete: path, kind and detail, with every character that a terminal could interpret made visible.
+/// Your own [`Source`] or [`Sink`] creates one from an [`io::Error`] (`?` converts it), or from a sentence with
+/// [`Fault::other`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
-    /// The local path that it happened to, raw: it is shown only through [`Untrusted::escaped`].
+    /// The local path that is concerned, raw: display it only through [`Untrusted::escaped`].
     pub path: Option<Box<str>>,
-    /// What the error itself says, raw: the text of an [`io::Error`], of a panic, or of the source or sink. It stays on
-    /// this machine.
+    /// The detail, raw: the text of an [`io::Error`], of a panic, or of the source or sink. It is not sent to the
+    /// other side.
     pub detail: Option<Box<str>>,
 }
 
-/// What can happen to a file. The texts are without the path, which stands beside.
+/// The possible faults of a file. The texts do not contain the path; it is added separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// It is not, or no more, the file that was scanned.
+    /// It is not, or no longer, the file that was scanned.
     #[error("changed while it was being sent")]
     Changed,
     /// It was there when it was scanned, and is there no more.
@@ -48,7 +51,7 @@ pub enum FaultKind {
     /// A device, a FIFO, a socket, or a directory where a file was expected.
     #[error("not a regular file")]
     NotRegular,
-    /// Too little space.
+    /// Not enough space.
     #[error("not enough space on disk: need {need} bytes, have {have}")]
     Full {
         /// Bytes that are needed.
@@ -56,41 +59,41 @@ pub enum FaultKind {
         /// Bytes that are free.
         have: u64,
     },
-    /// Something of that name is there.
+    /// The name exists already.
     #[error("exists already")]
     Exists,
-    /// A symbolic link stands in the way.
+    /// A symbolic link is in the way.
     #[error("refusing to write through a symbolic link")]
     Link,
-    /// A rule for what may be sent or received.
+    /// A rule for what may be sent or received was broken.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The system's error.
+    /// An error of the system.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// The system's error by its number, where the standard library has no kind that says what happened (too many open
+    /// An error of the system by its number, if the standard library has no kind that describes it (too many open
     /// files, an input/output error).
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     System(i32),
     /// The name of a local file is not valid UTF-8, so it can't be sent.
     #[error("file name is not valid UTF-8")]
     NotUtf8,
-    /// The job was told to stop.
+    /// The job was cancelled.
     #[error("cancelled")]
     Cancelled,
     /// A panic: a bug in the source, in the sink, or here.
     #[error("internal error")]
     Panicked,
-    /// The sink needed far more calls of [`Sink::finish`] than it has entries, for 10 minutes.
+    /// The sink needed far more calls of [`Sink::finish`] than its entries explain, for 10 minutes.
     #[error("the destination did not finish")]
     Unfinished,
-    /// A bug: the source made a page that is not valid, or the manifest is not what was judged.
+    /// A bug: the source made an invalid page, or the manifest differs from the checked one.
     #[error("internal error: invalid manifest")]
     Internal,
 }
 
 impl FaultKind {
-    /// What helps against it, in a few words.
+    /// What the user can do about it, in a few words.
     #[must_use]
     pub const fn advice(self) -> &'static str {
         match self {
@@ -140,7 +143,7 @@ impl From<FaultKind> for Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         let fault = Self::from(FaultKind::Io(error.kind()));
-        // A bare kind has nothing to add to its own text.
+        // A bare kind has no text besides that of the kind.
         let has_words = error.raw_os_error().is_some() || error.get_ref().is_some();
         if has_words { fault.with_detail(&error.to_string()) } else { fault }
     }
@@ -153,7 +156,7 @@ impl std::fmt::Display for Fault {
         }
         let detail = self.detail.as_deref().map(|detail| Untrusted::new(detail.to_owned()).escaped(SHOWN));
         match (self.kind, detail) {
-            // The system's own text says what the kind says, and more.
+            // The system's own text contains that of the kind, and more.
             (FaultKind::Io(_) | FaultKind::System(_), Some(detail)) => f.write_str(&detail),
             (kind, Some(detail)) => write!(f, "{kind}: {detail}"),
             (kind, None) => write!(f, "{kind}"),
@@ -168,17 +171,20 @@ impl std::error::Error for Fault {
 }
 
 impl Fault {
-    /// Whether a rule forbids it, and nothing failed.
+    /// Whether a rule forbids it, rather than something having failed.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         match self.kind {
-            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
+            FaultKind::Exists
+            | FaultKind::Link
+            | FaultKind::NotRegular
+            | FaultKind::NotUtf8
+            | FaultKind::Refused(_) => true,
             FaultKind::Changed
             | FaultKind::Vanished
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
             | FaultKind::System(_)
-            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Unfinished
@@ -186,26 +192,26 @@ impl Fault {
         }
     }
 
-    /// With the path that it happened to.
+    /// A fault with the path that is concerned.
     #[must_use]
     pub fn at(kind: FaultKind, path: impl Into<Box<str>>) -> Self {
         Self { path: Some(path.into()), ..kind.into() }
     }
 
-    /// What a source or a sink of your own can't do, in its words: "the database is gone".
+    /// A fault of your own source or sink, with its text: "the database is gone".
     #[must_use]
     pub fn other(words: &str) -> Self {
         Self::from(FaultKind::Io(io::ErrorKind::Other)).with_detail(words)
     }
 
-    /// With what the error itself says; no more than its first thousand characters are kept.
+    /// Adds the detail of the error; only its first thousand characters are kept.
     #[must_use]
     pub fn with_detail(self, words: &str) -> Self {
         let detail: String = words.chars().take(MOST_DETAIL).collect();
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// What a panic says, where it says it in words.
+    /// The fault of a panic, with its message if that is text.
     pub(super) fn of_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let words = payload.downcast_ref::<&str>().copied();
         let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -217,16 +223,16 @@ impl Fault {
     }
 }
 
-/// What is sent. No call may block for ever.
+/// The files that are sent. No call may block without limit.
 pub trait Source: Send + Sync {
-    /// Page number `page` of the manifest (asked for in order from 0, each once); `None` after the last.
+    /// Page number `page` of the manifest (requested in order from 0, each once); `None` after the last one.
     ///
     /// # Errors
-    /// What can't be sent, and why.
+    /// Something can't be sent; the fault states what and why.
     fn scan(&self, page: u32) -> Result<Option<Page>, Fault>;
 
-    /// Fills `into` with the file's bytes from `at`; anything else than exactly the file that was scanned is
-    /// [`FaultKind::Changed`]. Several threads at once.
+    /// Fills `into` with the file's bytes from `at`. If the file is not exactly the one that was scanned, the fault
+    /// is [`FaultKind::Changed`]. Several threads call it at once.
     ///
     /// # Errors
     /// The file changed, or can't be read. A fault of one file ([`FaultKind::is_of_one_file`]) costs that file, which is
@@ -250,113 +256,120 @@ pub struct Drift {
     pub is_unsure: bool,
 }
 
-/// Where it goes. What can't be found again needs none of the methods that have a body here.
+/// The destination of received files. A sink that does not support resuming needs none of the methods that have a
+/// default implementation here.
 pub trait Sink: Send + Sync {
-    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier
-    /// transfer of the same manifest left. Gives the chunks that its journal names, ascending, at most
-    /// [`super::journal::MOST`]. Before the offer is accepted.
+    /// Checks names against existing files, the policy and the free space, and creates the staging directory or
+    /// reuses that of an earlier transfer of the same manifest. Returns the chunks that its journal lists, ascending,
+    /// at most [`super::journal::MOST`]. It is called before the offer is accepted.
     ///
     /// # Errors
-    /// Why it can't be received; nothing stays behind then but what was there before.
+    /// Why the files can't be received; the sink then leaves nothing behind that was not there before.
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
 
-    /// The entries that are not wanted, since something of their name is there: they are not sent, and no other call is
-    /// made for them. After [`Sink::begin`], whose chunks are numbered without them ([`Manifest::without`]). The sender
+    /// The entries that are not wanted, because their names exist: they are not sent, and no other call is made for
+    /// them. After [`Sink::begin`], whose chunks are numbered without them ([`Manifest::without`]). The sender
     /// learns of these entries, and so that their names exist.
     fn skipped_entries(&self) -> EntrySet {
         EntrySet::new()
     }
 
-    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several
-    /// threads at once, after [`Sink::begin`] and before the first [`Sink::write`].
+    /// Fills `into` with bytes of a file that are stored from an earlier transfer; false: they are not stored, or
+    /// can't be read. Several threads call it at once, after [`Sink::begin`] and before the first [`Sink::write`].
     ///
     /// # Errors
-    /// Only what a new transfer would suffer from, too.
+    /// Only a fault that would affect a new transfer, too.
     fn recall(&self, _index: u32, _entry: &Entry, _at: u64, _into: &mut [u8]) -> Result<bool, Fault> {
         Ok(false)
     }
 
-    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those
-    /// that were stored from before: they may be replaced, once.
+    /// Writes bytes of a file from `at` on. Several threads call it at once, in any order; each byte of each file is
+    /// written once, except that bytes from an earlier transfer may be replaced once.
     ///
     /// # Errors
-    /// They could not be written.
+    /// The bytes could not be written.
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault>;
 
-    /// Appends to the journal that these chunks are stored; their bytes were written before. One thread.
+    /// Records in the journal that these chunks are stored; their bytes were written before. One thread calls it.
     ///
     /// # Errors
-    /// They are not noted, and the journal is as it was.
+    /// The chunks are not recorded, and the journal is unchanged.
     fn commit(&self, _chunks: &[Stored]) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One
-    /// thread, beside other calls.
+    /// Syncs to the disk what was written and committed before the call: first the files, then the journal. One
+    /// thread calls it, while other calls may run.
     ///
     /// # Errors
-    /// What was not synced before counts as not stored; no later call may find it good.
+    /// What was not synced before counts as not stored; no later call may report it as stored.
     fn sync(&self) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// The sender could not send this file, which is not to be put in place: what was written of it is of no use. Once
-    /// for each such file, after the last write and before the first [`Sink::finish`]. One thread.
+    /// Leaves out a file that the sender could not send: it gets no final name, and what was written of it is useless.
+    /// Once for each such file, after the last write and before the first [`Sink::finish`]. One thread calls it.
     ///
     /// # Errors
-    /// It can't be left out, so nothing may be put in place.
+    /// It can't be left out, so nothing may be moved to a final name.
     fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault>;
 
-    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all
-    /// is in place. One thread, after the last write.
+    /// Creates empty files, directories and links, sets modes and times, syncs and renames: at most `at_most` entries
+    /// in one call; returns true when all entries have their final names. One thread calls it, after the last write.
     ///
-    /// It is called again at once while it answers false, at most twice for every `at_most` entries and 64 times more.
-    /// After that it is called every 10 ms, the transfer can be cancelled, and it fails with [`FaultKind::Unfinished`]
-    /// after 10 minutes.
+    /// While it returns false it is called again at once, at most twice for every `at_most` entries and 64 more
+    /// times. After that it is called every 10 ms, the transfer can be cancelled, and it fails with
+    /// [`FaultKind::Unfinished`] after 10 minutes.
     ///
     /// # Errors
-    /// Something could not be put in place.
+    /// An entry could not be moved to its final name.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
 
-    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final
-    /// name. Once, after the last other call, and only if [`Sink::begin`] succeeded.
+    /// How the placed entries differ from the offer, for the user on the other side. One thread, after [`Sink::finish`]
+    /// returned true.
+    fn placement(&self) -> Placement {
+        Placement::default()
+    }
+
+    /// The transfer ended early, and what was staged is useless: removes it. Never fails, never touches a final name.
+    /// Called once, after the last other call, and only if [`Sink::begin`] succeeded.
     fn abandon(&self);
 
-    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of
-    /// it. Never fails. Once, after the last other call, in place of [`Sink::abandon`].
+    /// The transfer ended early: keeps what is stored, so that a later transfer can resume it, and releases it. Never
+    /// fails. Called once, after the last other call, instead of [`Sink::abandon`].
     fn suspend(&self) {
         self.abandon();
     }
 }
 
-/// Where a stream comes from. It is read once, in order.
+/// The source of a stream. It is read once, in order.
 pub trait StreamSource: Send + Sync {
-    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One
-    /// thread.
+    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with the available bytes.
+    /// One thread calls it.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The source can't be read.
     fn read(&self, into: &mut [u8], wait: Duration) -> Result<Read, Fault>;
 }
 
-/// What was read of a stream.
+/// The result of reading from a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// So many bytes.
+    /// This many bytes were read.
     Bytes(NonZeroUsize),
-    /// Nothing is there yet.
+    /// No bytes are available yet.
     NotYet,
-    /// Nothing more comes.
+    /// The stream has ended.
     End,
 }
 
-/// Where bytes go that come in order.
+/// The destination of a stream.
 pub trait StreamSink: Send + Sync {
-    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not
-    /// empty. Gives how many bytes it took; 0: not yet. One thread.
+    /// Waits at most `wait` for room, then writes as much as there is room for, from the front of `plain`, which is
+    /// not empty. Returns how many bytes it took; 0: none yet. One thread calls it.
     ///
     /// # Errors
-    /// Nobody reads it any more, or it can't be written.
+    /// The reading end was closed, or the bytes can't be written.
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
 }
 

@@ -1,22 +1,26 @@
-//! Bytes in order: a stream of unknown length, or one file, from a source that can only be read once into a sink that
-//! can't go back.
+//! Bytes in order: a stream of unknown length, or one file, from a source that can be read only once to a sink that
+//! can be written only once.
 //!
-//! The chunks of a stream are decided by other types than those of files (`outgoing`, `ordered`), since they have only
-//! the chunk record in common: there is no manifest to plan by, nothing is stored that could be found again, and order
-//! matters. A chunk has a length of its own, comes out in the order of its number after its check, and is acknowledged
-//! once it was written out; until then the sender keeps its plaintext, so that a lost link costs nothing that was read.
-//! The receiver also takes a file that is offered in the ordinary way when all its bytes are to go into such a sink:
-//! the sender need not know.
+//! Streams have their own types that decide about chunks (`outgoing`, `ordered`), because they share only the chunk
+//! record with files: there is no manifest to plan by, nothing is stored that could be reused, and order matters. A
+//! chunk has a length of its own, is written in the order of its number after its check, and is acknowledged once it
+//! was written; until then the sender keeps its plaintext, so that a lost link loses no bytes that were read. The
+//! receiver can also write a file of an ordinary offer to such a sink; the sender is not affected.
 //!
 //! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a
 //! file has the root of its manifest.
 
 mod gaps;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "internals")]
 pub mod memory;
+#[cfg(all(test, not(feature = "internals")))]
+pub(crate) mod memory;
 pub(super) mod ordered;
 pub(super) mod outgoing;
+#[cfg(feature = "internals")]
 pub mod work;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,23 +28,23 @@ use std::time::Duration;
 use super::hashes::Hash;
 use super::manifest::Manifest;
 
-/// The most bytes in a chunk of a stream.
+/// The largest number of bytes in a chunk of a stream.
 pub const CHUNK: u32 = 1 << 20;
-/// The most chunks of a stream that are read and not written out.
+/// The largest number of chunks of a stream that are read and not written.
 pub const AHEAD: u64 = 16;
-/// What a receiver that writes in order will hold: [`AHEAD`] chunks with all that they count.
+/// How many bytes a receiver that writes in order holds: [`AHEAD`] chunks with their whole cost.
 pub const HOLD: u32 = 17 << 20;
-/// A chunk that is not full leaves this long after its first byte.
+/// A chunk that is not full is sent this long after its first byte.
 pub const PARTIAL: Duration = Duration::from_millis(100);
 /// How long a job waits for the source or the sink.
 pub const WAIT: Duration = Duration::from_millis(250);
-/// How long after that the next one begins: a source that answers at once can't keep a worker busy.
+/// The pause before the next such job: a source that always answers at once can't keep a worker busy.
 pub const PAUSE: Duration = Duration::from_millis(10);
 
-/// The root while the hashes come, in order.
+/// The root hash while chunk hashes are added, in order.
 struct Root {
     hasher: blake3::Hasher,
-    /// How many there were.
+    /// How many hashes were added.
     count: u64,
     is_stream: bool,
 }
@@ -61,7 +65,7 @@ impl Root {
         self.count = self.count.saturating_add(1);
     }
 
-    /// Of all that were added.
+    /// The root over all hashes that were added.
     fn finish(&self) -> Hash {
         let mut hasher = self.hasher.clone();
         if self.is_stream {
@@ -71,15 +75,15 @@ impl Root {
     }
 }
 
-/// What is known of the chunks beforehand.
+/// What is known about the chunks in advance.
 #[derive(Clone)]
 pub(super) enum Layout {
-    /// No more than how long one can be.
+    /// Only the largest length of a chunk.
     Stream {
         /// In bytes.
         longest: u32,
     },
-    /// Everything.
+    /// The whole manifest.
     File(Arc<Manifest>),
 }
 

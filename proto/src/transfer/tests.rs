@@ -1,5 +1,5 @@
-//! Both machines against each other, with files in memory: jobs end in any order, chunks
-//! arrive in any order, links die.
+//! Both machines against each other, with files in memory: jobs end in any order, chunks arrive in any order, links
+//! are lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::exchange::STRAGGLERS;
 use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
@@ -18,9 +19,9 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::{Job, JobDone, Work};
-use crate::transfer::storage::{FaultKind, Source};
-use crate::wire::BoundedVec;
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
+use crate::transfer::storage::{Fault, FaultKind, Placement, Source};
+use crate::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have};
+use crate::wire::{BoundedVec, Untrusted};
 
 pub(super) const K64: usize = 64 << 10;
 
@@ -38,7 +39,7 @@ pub(super) fn path(name: &str) -> RelPath {
     RelPath::parse(name).unwrap()
 }
 
-/// Bytes that don't compress, the same for the same number.
+/// Bytes that can't be compressed; the same number gives the same bytes.
 pub(super) fn noise(number: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&number.to_be_bytes()).finalize_xof().fill(&mut bytes);
@@ -70,14 +71,14 @@ pub(super) fn run(job: Job) -> JobDone {
     job.run(&AtomicBool::new(false))
 }
 
-/// Two machines and what is between them.
+/// Two machines and the messages between them.
 pub(super) struct World {
     pub now: Instant,
     pub source: Arc<MemorySource>,
     pub sink: Arc<MemorySink>,
     pub sender: sender::Sender,
     pub receiver: receiver::Receiver,
-    /// What was said and not heard.
+    /// Messages that were sent and not received.
     pub to_receiver: VecDeque<Control>,
     pub to_sender: VecDeque<Control>,
     pub chunks: Vec<SealedChunk>,
@@ -85,14 +86,16 @@ pub(super) struct World {
     pub receiver_jobs: Vec<Job>,
     pub sent: Option<Outcome>,
     pub received: Option<Outcome>,
+    /// What the sender and the receiver said that differs.
+    pub placements: (Option<Placement>, Option<Placement>),
     pub accepted: bool,
     pub resuming: bool,
-    /// What the sender and the receiver said was kept.
+    /// The resumed bytes that sender and receiver reported.
     pub resumed: (Option<u64>, Option<u64>),
-    /// Chunks that left the sender.
+    /// Chunks that were sent.
     pub moved: Vec<u64>,
     pub link: LinkId,
-    /// Whether the receiver's person says yes.
+    /// Whether the receiver's user accepts.
     pub yes: bool,
 }
 
@@ -116,6 +119,7 @@ impl World {
             receiver_jobs: Vec::new(),
             sent: None,
             received: None,
+            placements: (None, None),
             accepted: false,
             resuming: false,
             resumed: (None, None),
@@ -125,7 +129,7 @@ impl World {
         }
     }
 
-    /// Moves what the machines have to say to where it waits.
+    /// Moves the messages of the machines to the queues.
     pub fn drain(&mut self) {
         while let Some(event) = self.sender.poll_event() {
             assert_eq!(self.sent, None, "an event after the last one");
@@ -135,6 +139,7 @@ impl World {
                 }
                 TransferEvent::Accepted => self.accepted = true,
                 TransferEvent::Resumed { bytes } => self.resumed.0 = Some(bytes),
+                TransferEvent::Placed(placement) => self.placements.0 = Some(placement),
                 TransferEvent::Over(outcome) => self.sent = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -149,6 +154,7 @@ impl World {
                 TransferEvent::Offered(_) => {}
                 TransferEvent::Resuming => self.resuming = true,
                 TransferEvent::Resumed { bytes } => self.resumed.1 = Some(bytes),
+                TransferEvent::Placed(placement) => self.placements.1 = Some(placement),
                 TransferEvent::Over(outcome) => self.received = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -159,7 +165,7 @@ impl World {
         while let Some(job) = self.receiver.poll_job() {
             self.receiver_jobs.push(job);
         }
-        // One that commits and one that syncs come on top.
+        // One job that commits and one that syncs are in addition.
         assert!(self.sender_jobs.len() <= 4 && self.receiver_jobs.len() <= 6);
         while let Some((number, chunk)) = self.sender.poll_chunk() {
             self.moved.push(number);
@@ -177,7 +183,7 @@ impl World {
         assert!(sender.bytes <= receiver.bytes || complete || !self.yes, "what was acknowledged was stored");
     }
 
-    /// One of the things that can happen next; false: nothing can.
+    /// Does one of the possible next steps; returns false if there is none.
     pub fn step(&mut self, pick: &mut dyn FnMut(usize) -> usize) -> bool {
         self.drain();
         let choices = [
@@ -206,12 +212,12 @@ impl World {
         true
     }
 
-    /// Until nothing moves, everything in order.
+    /// Runs until nothing moves, everything in order.
     pub fn settle(&mut self) {
         while self.step(&mut |_| 0) {}
     }
 
-    /// Until the sender has nothing to do; its messages stay.
+    /// Runs until the sender has nothing to do; its messages stay in the queue.
     pub fn settle_sender(&mut self) {
         self.drain();
         while !self.sender_jobs.is_empty() {
@@ -221,7 +227,7 @@ impl World {
         }
     }
 
-    /// Until `when`, in order; panics if it never comes.
+    /// Runs in order until `when` is true; panics if it never is.
     pub fn until(&mut self, when: impl Fn(&mut Self) -> bool) {
         self.drain();
         while !when(self) {
@@ -230,8 +236,8 @@ impl World {
         }
     }
 
-    /// The link dies: what is on it is gone, but for control messages, which the session
-    /// repeats (not acknowledgements).
+    /// The link is lost with everything on it, except control messages, which the session repeats (but not
+    /// acknowledgements).
     pub fn lose_link(&mut self) {
         self.drain();
         self.chunks.clear();
@@ -243,7 +249,7 @@ impl World {
         self.sender.handle_link_up(self.now);
     }
 
-    /// Complete on both sides, with the same bytes and nothing amiss.
+    /// Both sides are complete, with the same bytes and without misuse.
     pub fn check_complete(&self) {
         let (Some(Outcome::Complete { root: sent }), Some(Outcome::Complete { root: received })) =
             (&self.sent, &self.received)
@@ -263,8 +269,8 @@ impl World {
         assert_eq!((self.sender.poll_timeout(), self.receiver.poll_timeout()), (None, None));
     }
 
-    /// Over on both sides, nothing under a final name (unless it was ended while the last job put
-    /// everything there), nothing left behind.
+    /// The transfer has ended on both sides, no entry has a final name (unless the end came while the last job moved
+    /// them), and nothing is left behind.
     pub fn check_ended(&self) {
         assert!(self.sent.is_some() && self.received.is_some(), "{:?} {:?}", self.sent, self.received);
         assert!(self.sender.is_closed() && self.receiver.is_closed(), "{:?} {:?}", self.sender, self.receiver);
@@ -286,7 +292,7 @@ fn files_arrive_intact() {
         .with_file(path("d/chunk"), noise(2, K64))
         .with_file(path("d/above"), noise(3, K64 + 1))
         .with_file(path("zeros"), vec![0; 5 * K64])
-        .with_link(path("d/link"), LinkTarget::parse("one", &path("d/link")).unwrap())
+        .with_link(path("d/link"), LinkTarget::parse("one").unwrap())
         .with_file(path("日本語.txt"), b"text".to_vec());
     let mut world = World::new(source, MemorySink::new(), Compression::default());
     world.settle();
@@ -339,7 +345,7 @@ fn declined_offer_reports_reason_to_sender() {
     world.check_ended();
 }
 
-/// At each point of a transfer, either side ends it, or is told that the session is gone.
+/// At each point of a transfer, either side cancels it, or its session ends.
 #[test]
 fn transfer_can_be_cancelled_at_any_point() {
     let full = |ends: Option<(usize, usize)>| {
@@ -362,7 +368,7 @@ fn transfer_can_be_cancelled_at_any_point() {
                         world.to_receiver.clear();
                     }
                 }
-                // Once done, it stays done.
+                // A complete transfer stays complete.
                 world.drain();
                 assert!(before.0.is_none() || world.sent == before.0);
                 assert!(before.1.is_none() || world.received == before.1);
@@ -384,7 +390,7 @@ fn transfer_can_be_cancelled_at_any_point() {
             match (complete(&world.sent), complete(&world.received)) {
                 (true, true) => assert_eq!(world.sink.finished().len(), 2),
                 (true, false) => panic!("only the sender is happy, {at} {how}"),
-                // The confirmation was on its way when the sender ended it.
+                // The confirmation was in flight when the sender cancelled.
                 (false, true) => {
                     assert!(how != 1);
                     assert_eq!(world.sender.is_unconfirmed(), how == 2, "{at} {how}");
@@ -409,7 +415,7 @@ fn transfer_can_be_cancelled_at_any_point() {
     }
 }
 
-/// The kind of the local fault that ended a side. What a panic said stands beside it.
+/// The kind of the local fault that ended a side; the message of a panic is separate.
 fn failed(outcome: Option<&Outcome>) -> Option<FaultKind> {
     match outcome {
         Some(Outcome::Failed(fault)) => Some(fault.kind),
@@ -422,7 +428,7 @@ fn faults_end_transfer_and_are_reported() {
     let io = FaultKind::Io(std::io::ErrorKind::PermissionDenied);
     let source = || one_file(3 * K64).with_file(path("b"), vec![1; 10]).with_page_after(1);
     let peer = |reason, text: &str| Outcome::PeerCancelled { reason, text: Untrusted::new(text.to_owned()) };
-    // Sender's faults; before the offer the other side is only told that it is over.
+    // The sender's faults; before the offer the other side is only notified that the transfer ended.
     for (at, kind, reason) in [
         (At::Scan(0), io, CancelReason::Io),
         (At::Scan(1), FaultKind::NotRegular, CancelReason::Io),
@@ -435,7 +441,7 @@ fn faults_end_transfer_and_are_reported() {
         assert_eq!(world.received, Some(peer(reason, &kind.to_string())), "{at:?}");
         world.check_ended();
     }
-    // Receiver's faults.
+    // The receiver's faults.
     for (at, kind, left) in [
         (At::Write(0), io, Stage::Abandoned),
         (At::Write(1), FaultKind::Panicked, Stage::Suspended),
@@ -450,7 +456,7 @@ fn faults_end_transfer_and_are_reported() {
         assert_eq!(world.sink.stage(), left, "{at:?}");
         world.check_ended();
     }
-    // Before the acceptance: declined, with no more than the kind.
+    // Before the acceptance: declined, with only the kind of the fault.
     for (at, kind, reason, text) in [
         (At::Begin, FaultKind::Full { need: 5, have: 3 }, DeclineReason::NoSpace, "not enough space on disk"),
         (At::Begin, FaultKind::Exists, DeclineReason::Policy, "exists already"),
@@ -468,18 +474,31 @@ fn faults_end_transfer_and_are_reported() {
 
 #[test]
 fn a_source_with_names_that_collide_is_not_offered() {
-    let source = MemorySource::new().with_file(path("README"), vec![]).with_file(path("readme"), vec![]);
+    let source = MemorySource::new().with_file(path("readme"), vec![]).with_file(path("readme"), vec![]);
     let mut world = World::new(source, MemorySink::new(), Compression::default());
     world.settle();
-    let fault = Fault::at(FaultKind::Refused(manifest::Refusal::Collision), "readme");
+    let fault = Fault::at(FaultKind::Refused(manifest::Refusal::Twice), "readme");
     assert_eq!(world.sent, Some(Outcome::Failed(fault)));
+}
+
+#[test]
+fn both_sides_learn_how_what_is_in_place_differs() {
+    let placement = Placement { renamed: 3, links_outside: 2, links_unsupported: 1 };
+    for placement in [placement, Placement::default()] {
+        let mut world = World::new(one_file(10), MemorySink::new().with_placement(placement), Compression::Off);
+        world.settle();
+        assert!(matches!(world.sent, Some(Outcome::Complete { .. })), "{:?}", world.sent);
+        let told = (placement != Placement::default()).then_some(placement);
+        assert_eq!(world.placements, (told, told));
+        world.check_ended();
+    }
 }
 
 #[test]
 fn file_changed_between_two_reads_is_detected() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| world.chunks.len() == 2);
-    // What a source would do that does not notice by itself.
+    // The behaviour of a source that does not notice the change itself.
     let mut other = noise(0, 2 * K64);
     other[K64] ^= 1;
     let changed: Arc<dyn Source> = Arc::new(MemorySource::new().with_file(path("file"), other));
@@ -506,7 +525,7 @@ fn chunks_that_are_lost_with_a_link_are_made_again() {
     world.check_complete();
 }
 
-/// All of it is under way when the link dies, `End` too.
+/// Everything is in flight when the link is lost, `End` too.
 #[test]
 fn lost_chunks_are_remade_after_end_message() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
@@ -560,7 +579,7 @@ fn any_source() -> impl Strategy<Value = MemorySource> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever order things happen in, and whenever links die, the same bytes arrive, each written once.
+    /// Whatever the order of events, and whenever links are lost, the same bytes arrive, each written once.
     #[test]
     fn any_order_of_events_gives_same_bytes(
         source in any_source(),
@@ -587,7 +606,7 @@ proptest! {
         world.check_complete();
     }
 
-    /// The same with faults: it ends on both sides, and nothing stands under a final name.
+    /// The same with faults: the transfer ends on both sides, and no entry has a final name.
     #[test]
     fn any_fault_in_any_order_ends_both_peers(
         source in any_source(),
@@ -620,7 +639,7 @@ proptest! {
 #[test]
 fn stored_chunks_are_not_resent_after_link_loss() {
     let mut world = World::new(one_file(20 * K64), MemorySink::new(), Compression::Off);
-    // No acknowledgement gets back.
+    // No acknowledgement arrives at the sender.
     world.until(|world| {
         world.to_sender.retain(|message| !matches!(message, Control::Ack { .. }));
         world.receiver.progress().bytes >= 6 * K64 as u64

@@ -1,9 +1,9 @@
-//! What a receiver has from before: its journal names chunks, and each is read and hashed again before anything is said
-//! of it.
+//! Chunks that a receiver has from an earlier transfer: its journal lists them, and each is read and hashed again
+//! before it is reported to the sender.
 //!
-//! It decides which of them the sender is told of: those whose bytes are what the journal says, as ranges of at most
-//! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the
-//! cores and 16 MiB; [`super::journal::MOST`] chunks.
+//! It decides which chunks are reported: those whose bytes match the journal, as ranges of at most
+//! [`ranges::MOST_IN_HAVE`] chunks, at most [`RANGES`] ranges; all other chunks are sent again. No timers. Bounds:
+//! running jobs: twice the cores and 16 MiB; [`super::journal::MOST`] chunks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::{IN_JOBS, ranges, slice_of};
 use crate::transfer::storage::{Fault, FaultKind, Sink};
 use crate::wire::peer::{ChunkRange, Have};
 
-/// The most ranges that are told.
+/// The largest number of ranges that are reported.
 pub const RANGES: usize = 1000;
 
-/// Chunks to be read from the sink and hashed.
+/// The job that reads chunks from the sink and hashes them.
 pub struct VerifyStored {
     sink: Arc<dyn Sink>,
     manifest: Arc<Manifest>,
     chunks: Vec<Stored>,
 }
 
-/// Those that are what the journal says, each with its length in bytes.
+/// The chunks that match the journal, each with its length in bytes.
 #[derive(Debug)]
 pub struct VerifiedStored(Vec<(Stored, usize)>);
 
@@ -64,13 +64,13 @@ pub(super) struct VerifyingStored {
     pub manifest: Arc<Manifest>,
     pub sink: Arc<dyn Sink>,
     left: VecDeque<Stored>,
-    /// How many jobs are out.
+    /// How many jobs run.
     out: usize,
     good: Vec<(Stored, usize)>,
     bytes: u64,
 }
 
-/// A range of chunks that the sender is told of, and the bytes in it.
+/// A range of chunks that is reported to the sender, and its bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResumeRange {
     pub have: Have,
@@ -94,7 +94,7 @@ impl VerifyingStored {
         Some(VerifyStored { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
     }
 
-    /// A job was done; true: it was the last.
+    /// A job has finished; returns true if it was the last one.
     pub fn verified(&mut self, verified: VerifiedStored) -> bool {
         self.out = self.out.saturating_sub(1);
         for (_, len) in &verified.0 {
@@ -104,12 +104,12 @@ impl VerifyingStored {
         self.left.is_empty() && self.out == 0
     }
 
-    /// Bytes that were found good so far.
+    /// Bytes that matched so far.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What the sender is told, and the hashes of all chunks in it.
+    /// The ranges to report, and the hashes of all their chunks.
     pub fn finish(mut self) -> (Vec<ResumeRange>, Vec<Stored>) {
         self.good.sort_unstable_by_key(|(stored, _)| stored.chunk);
         let (mut kept, mut stored): (Vec<ResumeRange>, Vec<Stored>) = (Vec::new(), Vec::new());
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((kept[0].have.digest, kept[2].have.digest), (digest(0..5), digest(1030..2054)));
         let have: Vec<_> = kept.iter().map(|kept| kept.have).collect();
         assert_eq!(ranges::check_have(&have, 3000), Ok(()));
-        // What is beyond comes again.
+        // The chunks beyond the limit are sent again.
         let (kept, stored) = told((0..2100).map(|chunk| chunk * 2));
         assert_eq!((kept.len(), stored.len(), stored[999].chunk), (RANGES, RANGES, 1998));
         assert_eq!(told(0..0).0.len(), 0);

@@ -1,26 +1,26 @@
-//! How much the sender may have under way: the bytes of chunks that are being made, wait, or were sent and not
+//! How much the sender may have in flight: the bytes of chunks that are being made, wait, or were sent and not
 //! acknowledged.
 //!
-//! It starts with [`START`] chunks and grows by what is acknowledged while it was what held the sender back, up to what
-//! the receiver's credit allows and [`CREDIT`] at most: below it the links control congestion, so it only has to cover
-//! bandwidth × delay. A chunk counts with the bytes of its frame and [`EACH`] more, on both sides alike, so that a
-//! flood of tiny ones is bounded too. An acknowledgement that tells nothing new costs the receiver nothing, so
-//! [`STALE`] of them in a row end the transfer.
+//! The window starts with [`START`] chunks and grows by the acknowledged bytes while it limits the sender, up to the
+//! receiver's credit and at most [`CREDIT`]. The links control congestion, so the window only has to cover bandwidth
+//! × delay. Both sides count a chunk as the bytes of its frame plus [`EACH`], so that a flood of tiny chunks is
+//! bounded too. An acknowledgement without new chunks costs the receiver nothing, so [`STALE`] of them in a row end
+//! the transfer.
 
 use crate::wire::Violation;
 
-/// The most bytes of chunks that are sent and not acknowledged, all links together.
+/// The largest number of bytes of chunks that are sent and not acknowledged, all links together.
 pub const CREDIT: u32 = 32 << 20;
-/// How many chunks may be under way at the start.
+/// How many chunks may be in flight at the start.
 pub const START: u64 = 8;
-/// What a chunk counts beside the bytes of its frame.
+/// What a chunk costs in addition to the bytes of its frame.
 pub const EACH: u64 = 1 << 10;
-/// The most acknowledgements in a row that tell nothing new.
+/// The largest number of acknowledgements in a row without new chunks.
 pub const STALE: u32 = 1000;
-/// What a frame has beside a chunk's plaintext, in bytes, at most.
+/// The largest difference between a frame and the plaintext of its chunk, in bytes.
 pub const FRAMING: usize = 80;
 
-/// What a chunk counts, whose frame has so many bytes.
+/// The cost of a chunk whose frame has this many bytes.
 #[must_use]
 pub fn cost(wire_len: usize) -> u64 {
     (wire_len as u64).saturating_add(EACH)
@@ -29,35 +29,35 @@ pub fn cost(wire_len: usize) -> u64 {
 /// The sender's window.
 #[derive(Debug)]
 pub struct Window {
-    /// What has proven useful.
+    /// The size up to which it has grown.
     size: u64,
-    /// What the receiver allows.
+    /// The size that the receiver allows.
     limit: u64,
     used: u64,
-    /// The last chunk that wanted a place found none.
+    /// The last chunk that requested space found none.
     was_full: bool,
-    /// The most that a chunk can cost.
+    /// The largest cost of a chunk.
     most: u64,
-    /// What the receiver said last.
+    /// The receiver's last credit.
     credit: u32,
-    /// Acknowledgements in a row that told nothing new.
+    /// Acknowledgements in a row without new chunks.
     stale: u32,
 }
 
 impl Window {
-    /// For chunks that cost at most `most` each.
+    /// A window for chunks that cost at most `most` each.
     pub fn new(most: u64, credit: u32) -> Self {
         let limit = u64::from(credit.min(CREDIT));
         let size = most.saturating_mul(START).min(CREDIT.into());
         Self { size, limit, used: 0, was_full: false, most, credit, stale: 0 }
     }
 
-    /// Takes a place for a chunk that is not made yet, if there is one; gives what it takes.
+    /// Reserves space for a chunk that is not made yet, if there is room; returns the reserved cost.
     pub fn reserve_longest(&mut self) -> Option<u64> {
         self.reserve(self.most).then_some(self.most)
     }
 
-    /// Takes a place for a chunk, if there is one.
+    /// Reserves space for a chunk, if there is room.
     pub fn reserve(&mut self, cost: u64) -> bool {
         let used = self.used.saturating_add(cost);
         let fits = used <= self.size.min(self.limit);
@@ -68,7 +68,7 @@ impl Window {
         fits
     }
 
-    /// A chunk that had a place costs less than was thought, or is no more under way.
+    /// A chunk with reserved space costs less than reserved, or is no longer in flight.
     pub fn release(&mut self, cost: u64) {
         self.used = self.used.saturating_sub(cost);
     }
@@ -81,7 +81,7 @@ impl Window {
         }
     }
 
-    /// An acknowledgement came with this credit. `has_news`: it acknowledged something.
+    /// An acknowledgement arrived with this credit. `has_news`: it acknowledged something new.
     pub fn handle_ack(&mut self, credit: u32, has_news: bool) -> Result<(), Violation> {
         self.stale = if has_news || credit != self.credit { 0 } else { self.stale.saturating_add(1) };
         self.credit = credit;
@@ -89,7 +89,7 @@ impl Window {
         if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
     }
 
-    /// A link is gone: the receiver may say again what it said on it.
+    /// A link was lost: the receiver may repeat its acknowledgements.
     pub const fn handle_lost(&mut self) {
         self.stale = 0;
     }

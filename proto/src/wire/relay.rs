@@ -96,8 +96,9 @@ pub enum ClientMessage {
 
 /// Why a relay refused a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RefusalReason {
-    /// No sender waits in that room: it is unknown, used, full or expired. The relay does not distinguish these cases.
+    /// No sender waits in that room: it is unknown, given up or expired. The relay does not distinguish these cases.
     NobodyWaits,
     /// Another sender has that seat.
     NameTaken,
@@ -113,8 +114,7 @@ pub enum RefusalReason {
     ShuttingDown,
     /// The room was idle, or waited for the second peer, for too long.
     Idle,
-    /// Another receiver is paired with the sender. Only the relay embedded in a sender reports this; a public relay
-    /// does not reveal which rooms are in use.
+    /// Another receiver is, or was, paired with the sender, which still has the nameplate.
     Taken,
 }
 

@@ -1,5 +1,5 @@
-//! Many clients of a relay in one thread, on one UDP socket: the protocol's own machines and `std::net`. The tests of
-//! the program use it too.
+//! Many clients of a relay in one thread, on one UDP socket, with the state machines of `tallow_proto` and
+//! `std::net`. The tests of the program use it too.
 
 #![allow(dead_code, reason = "the example and the tests each use their part")]
 
@@ -17,33 +17,33 @@ use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role, RoomId};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
-/// The clients.
-pub struct Crowd {
+/// A number of clients that share a socket.
+pub struct ClientPool {
     pub clients: BTreeMap<ConnId, Client>,
     socket: UdpSocket,
     relay: SocketAddr,
     quic: Quic,
 }
 
-/// One of them.
+/// One client.
 pub struct Client {
     pub certificate: Option<CertificateSeen>,
-    pub heard: Vec<RelayMessage>,
+    pub received: Vec<RelayMessage>,
     pub paired: bool,
     pub closed: Option<Closed>,
-    /// Bytes of the other peer, all streams together.
-    pub got: u64,
-    /// How much may be read now; `None`: everything.
-    pub appetite: Option<usize>,
-    says: Vec<ClientMessage>,
+    /// Bytes received from the other peer, on all streams together.
+    pub bytes_received: u64,
+    /// How many bytes may be read now; `None`: no limit.
+    pub read_limit: Option<usize>,
+    to_send: Vec<ClientMessage>,
     main: Option<Stream>,
     decoder: Decoder,
-    /// What is left to write, by stream.
+    /// Bytes that are not written yet, for each stream.
     out: BTreeMap<Stream, Bytes>,
     readable: Vec<Stream>,
 }
 
-/// How to ask for a seat.
+/// The request for a seat.
 pub fn join(room: u32, role: Role) -> ClientMessage {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&room.to_be_bytes());
@@ -51,8 +51,8 @@ pub fn join(room: u32, role: Role) -> ClientMessage {
     ClientMessage::Join { room: RoomId(id), role, owner, again: false }
 }
 
-impl Crowd {
-    /// Nobody yet.
+impl ClientPool {
+    /// A pool without clients.
     pub fn new(relay: SocketAddr, profile: &Profile) -> Self {
         let local: SocketAddr = if relay.is_ipv4() { ([127, 0, 0, 1], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(local).expect("a socket");
@@ -62,19 +62,19 @@ impl Crowd {
         Self { clients: BTreeMap::new(), socket, relay, quic }
     }
 
-    /// One more, who greets and says this.
-    pub fn come(&mut self, says: &[ClientMessage]) -> ConnId {
+    /// Adds a client, which sends the greeting and these messages.
+    pub fn connect(&mut self, to_send: &[ClientMessage]) -> ConnId {
         let conn = self.quic.connect(Instant::now(), self.relay, "relay.test", &Trust::Any).expect("a connection");
         let mut all = vec![ClientMessage::Hello(Hello::new(Features::default()))];
-        all.extend_from_slice(says);
+        all.extend_from_slice(to_send);
         let client = Client {
             certificate: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             paired: false,
             closed: None,
-            got: 0,
-            appetite: None,
-            says: all,
+            bytes_received: 0,
+            read_limit: None,
+            to_send: all,
             main: None,
             decoder: Decoder::new(Caps::Greeting),
             out: BTreeMap::new(),
@@ -84,7 +84,7 @@ impl Crowd {
         conn
     }
 
-    /// Sends so many bytes on a stream of its own.
+    /// Sends this many bytes on a new stream.
     pub fn send(&mut self, conn: ConnId, bytes: usize) {
         let stream = self.quic.open_uni(conn).expect("a stream");
         let client = self.clients.get_mut(&conn).expect("a client");
@@ -92,10 +92,10 @@ impl Crowd {
         client.write(&mut self.quic, conn, stream);
     }
 
-    /// Lets a client read so many bytes more.
+    /// Lets a client read this many bytes more.
     pub fn feed(&mut self, conn: ConnId, bytes: usize) {
         let client = self.clients.get_mut(&conn).expect("a client");
-        client.appetite = client.appetite.map(|left| left + bytes);
+        client.read_limit = client.read_limit.map(|left| left + bytes);
         client.read(&mut self.quic, conn);
     }
 
@@ -104,7 +104,7 @@ impl Crowd {
         self.quic.close(Instant::now(), conn, code, "left");
     }
 
-    /// Goes on until the condition holds; false when it did not in time.
+    /// Runs until the condition holds; returns false if it does not in time.
     pub fn until(&mut self, within: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = Instant::now() + within;
         loop {
@@ -118,7 +118,7 @@ impl Crowd {
         }
     }
 
-    /// The address that the relay knows all of them by.
+    /// The address at which the relay sees all of them.
     pub fn local_addr(&self) -> SocketAddr {
         self.socket.local_addr().expect("an address")
     }
@@ -132,7 +132,7 @@ impl Crowd {
                     self.quic.handle_datagram(Instant::now(), &arrival, BytesMut::from(&buf[..size]));
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                // The echo of something that was sent.
+                // The error is the consequence of an earlier send.
                 Err(_) => {}
             }
         }
@@ -160,8 +160,9 @@ impl Client {
                 self.certificate = Some(certificate);
                 let main = quic.open_bi(conn).expect("the first stream");
                 self.main = Some(main);
-                let says: Vec<u8> = self.says.iter().flat_map(|message| enclose(&wire::encode(message))).collect();
-                self.out.insert(main, says.into());
+                let to_send: Vec<u8> =
+                    self.to_send.iter().flat_map(|message| enclose(&wire::encode(message))).collect();
+                self.out.insert(main, to_send.into());
                 self.write(quic, conn, main);
             }
             quic::Event::Writable(stream) => self.write(quic, conn, stream),
@@ -191,7 +192,7 @@ impl Client {
         let mut later = Vec::new();
         for stream in std::mem::take(&mut self.readable) {
             loop {
-                let max = if self.paired { self.appetite.unwrap_or(usize::MAX) } else { usize::MAX };
+                let max = if self.paired { self.read_limit.unwrap_or(usize::MAX) } else { usize::MAX };
                 if max == 0 {
                     later.push(stream);
                     break;
@@ -205,15 +206,15 @@ impl Client {
 
     fn take(&mut self, bytes: Bytes) {
         if self.paired {
-            self.got += bytes.len() as u64;
-            self.appetite = self.appetite.map(|left| left - bytes.len());
+            self.bytes_received += bytes.len() as u64;
+            self.read_limit = self.read_limit.map(|left| left - bytes.len());
             return;
         }
         self.decoder.push(bytes);
         while let Ok(Some(frame)) = self.decoder.next_frame() {
             let message: RelayMessage = wire::decode(&frame.into_bytes()).expect("a message");
             self.paired |= matches!(message, RelayMessage::Paired { .. });
-            self.heard.push(message);
+            self.received.push(message);
         }
     }
 }

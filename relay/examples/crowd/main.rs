@@ -6,19 +6,19 @@
 //! crowd 127.0.0.1:4433 $! --waiting 10000
 //! crowd 127.0.0.1:4433 $! --waiting 100 --pairs 100 --seconds 20
 //! ```
-//! Of the pairs, every second receiver reads 1 KiB/s. Each sender sends without end.
+//! Every second receiver of the pairs reads 1 KiB/s. Each sender sends without end.
 
 mod client;
 
 use std::time::{Duration, Instant};
 
-use client::{Crowd, join};
+use client::{ClientPool, join};
 use tallow_proto::link::quic::Profile;
 use tallow_proto::wire::relay::{RelayMessage, Role};
 
-/// Clients that are on their way at one time.
+/// How many clients connect at the same time.
 const BATCH: u32 = 10;
-/// What a sender has to send: more than it can in the time.
+/// The bytes that a sender has to send: more than it can in the time.
 const PLENTY: usize = 64 << 20;
 
 fn main() {
@@ -37,47 +37,52 @@ fn main() {
         }
     }
     println!("empty: {}", memory(&pid));
-    // Small windows, so that a slow reader is slow at once and not after it has buffered 32 MiB.
+    // Small windows, so that a slow reader has an effect at once and not only after it has buffered 32 MiB.
     let profile = Profile { receive_window: window, idle_timeout: Duration::from_secs(600), ..Profile::peer() };
-    let mut crowd = Crowd::new(relay.parse().expect(usage), &profile);
+    let mut pool = ClientPool::new(relay.parse().expect(usage), &profile);
     let start = Instant::now();
     for room in 0..waiting {
-        let conn = crowd.come(&[join(room, Role::Sender)]);
+        let conn = pool.connect(&[join(room, Role::Sender)]);
         if room % BATCH == BATCH - 1 || room + 1 == waiting {
-            let here = |crowd: &Crowd| crowd.clients[&conn].heard.contains(&RelayMessage::Waiting);
-            assert!(crowd.until(Duration::from_secs(30), here), "{:?}", crowd.clients[&conn].closed);
+            let here = |pool: &ClientPool| pool.clients[&conn].received.contains(&RelayMessage::Waiting);
+            assert!(pool.until(Duration::from_secs(30), here), "{:?}", pool.clients[&conn].closed);
         }
     }
-    let all = |crowd: &Crowd| crowd.clients.values().all(|client| client.heard.contains(&RelayMessage::Waiting));
-    assert!(crowd.until(Duration::from_secs(30), all), "not all rooms are there");
+    let all = |pool: &ClientPool| pool.clients.values().all(|client| client.received.contains(&RelayMessage::Waiting));
+    assert!(pool.until(Duration::from_secs(30), all), "not all rooms are there");
     println!("{waiting} rooms wait after {:.1} s: {}", start.elapsed().as_secs_f64(), memory(&pid));
 
     let mut receivers = Vec::new();
     for room in waiting..waiting + pairs {
-        let sender = crowd.come(&[join(room, Role::Sender)]);
-        let waits = |crowd: &Crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting);
-        assert!(crowd.until(Duration::from_secs(10), waits), "no seat");
-        let receiver = crowd.come(&[join(room, Role::Receiver)]);
-        let paired = |crowd: &Crowd| crowd.clients[&receiver].paired && crowd.clients[&sender].paired;
-        assert!(crowd.until(Duration::from_secs(10), paired), "not paired");
+        let sender = pool.connect(&[join(room, Role::Sender)]);
+        let waits = |pool: &ClientPool| pool.clients[&sender].received.contains(&RelayMessage::Waiting);
+        assert!(pool.until(Duration::from_secs(10), waits), "no seat");
+        let receiver = pool.connect(&[join(room, Role::Receiver)]);
+        let paired = |pool: &ClientPool| pool.clients[&receiver].paired && pool.clients[&sender].paired;
+        assert!(pool.until(Duration::from_secs(10), paired), "not paired");
         let slow = room % 2 == 1;
-        crowd.clients.get_mut(&receiver).expect("a client").appetite = slow.then_some(0);
-        crowd.send(sender, PLENTY);
+        pool.clients.get_mut(&receiver).expect("a client").read_limit = slow.then_some(0);
+        pool.send(sender, PLENTY);
         receivers.push((receiver, slow));
     }
     if pairs > 0 {
         let mut most = String::new();
         for _ in 0..seconds {
-            receivers.iter().filter(|(_, slow)| *slow).for_each(|&(receiver, _)| crowd.feed(receiver, 1024));
-            crowd.until(Duration::from_secs(1), |_| false);
+            receivers.iter().filter(|(_, slow)| *slow).for_each(|&(receiver, _)| pool.feed(receiver, 1024));
+            pool.until(Duration::from_secs(1), |_| false);
             most = most.max(memory(&pid));
         }
-        let got =
-            |slow| receivers.iter().filter(|(_, is)| *is == slow).map(|(conn, _)| crowd.clients[conn].got).sum::<u64>();
+        let bytes_received = |slow| {
+            receivers
+                .iter()
+                .filter(|(_, is)| *is == slow)
+                .map(|(conn, _)| pool.clients[conn].bytes_received)
+                .sum::<u64>()
+        };
         println!(
             "{pairs} pairs for {seconds} s: fast {} MiB, slow {} KiB, at most {most}",
-            got(false) >> 20,
-            got(true) >> 10
+            bytes_received(false) >> 20,
+            bytes_received(true) >> 10
         );
     }
 }

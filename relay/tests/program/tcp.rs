@@ -1,4 +1,4 @@
-//! The real program on TCP: TLS and WebSocket at the port of its UDP socket.
+//! The real program on TCP: TLS and WebSocket at the same port as its UDP socket.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -9,7 +9,7 @@ use tallow_proto::link::trust::CertificateSeen;
 use tallow_proto::wire::close;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Role};
 
-use super::client::{Crowd, join};
+use super::client::{ClientPool, join};
 use super::tcp_client::{TcpClient, until, websocket};
 use super::{Program, SOON, Signal};
 
@@ -29,9 +29,9 @@ fn tls_and_websocket_clients_are_paired_on_quic_port() {
         (websocket(false), Transport::WebSocket),
     ];
     for (room, (kind, transport)) in (0..).zip(kinds) {
-        let mut alice = TcpClient::come(addr, Kind::Tls, &[join(room, Role::Sender)]);
-        assert!(until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting)));
-        let mut bob = TcpClient::come(addr, kind, &[join(room, Role::Receiver)]);
+        let mut alice = TcpClient::connect(addr, Kind::Tls, &[join(room, Role::Sender)]);
+        assert!(until(SOON, [&mut alice], |[alice]| alice.received.contains(&RelayMessage::Waiting)));
+        let mut bob = TcpClient::connect(addr, kind, &[join(room, Role::Receiver)]);
         let both = until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some());
         assert!(both && alice.streams == Some(0) && bob.streams == Some(0));
         let (certificate, seen) = bob.link.unwrap();
@@ -44,10 +44,9 @@ fn tls_and_websocket_clients_are_paired_on_quic_port() {
         let all = bytes(20 << 20);
         alice.send(&all);
         bob.send(&all[..1000]);
-        assert!(
-            until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000)
-        );
-        assert!(bob.got == all && alice.got == all[..1000]);
+        assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.bytes_received.len() == all.len()
+            && alice.bytes_received.len() == 1000));
+        assert!(bob.bytes_received == all && alice.bytes_received == all[..1000]);
         alice.finish();
         assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.ended));
         bob.close(close::DONE);
@@ -62,21 +61,21 @@ fn quic_and_tls_clients_are_paired() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     let addr = relay.listening();
-    let mut crowd = Crowd::new(addr, &Profile::peer());
-    let alice = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Waiting)));
-    let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
-    assert!(crowd.until(SOON, |crowd| {
+    let mut pool = ClientPool::new(addr, &Profile::peer());
+    let alice = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&alice].received.contains(&RelayMessage::Waiting)));
+    let mut bob = TcpClient::connect(addr, Kind::Tls, &[join(1, Role::Receiver)]);
+    assert!(pool.until(SOON, |pool| {
         bob.turn();
-        crowd.clients[&alice].paired && bob.streams == Some(0)
+        pool.clients[&alice].paired && bob.streams == Some(0)
     }));
     bob.send(&bytes(5 << 20));
-    assert!(crowd.until(SOON, |crowd| {
+    assert!(pool.until(SOON, |pool| {
         bob.turn();
-        crowd.clients[&alice].got == 5 << 20
+        pool.clients[&alice].bytes_received == 5 << 20
     }));
-    crowd.leave(alice, close::DONE);
-    assert!(crowd.until(SOON, |_| {
+    pool.leave(alice, close::DONE);
+    assert!(pool.until(SOON, |_| {
         bob.turn();
         bob.ended
     }));
@@ -87,11 +86,11 @@ fn ending_relay_reports_reason_to_tcp_clients() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", "1"]);
     let addr = relay.listening();
-    let mut alice = TcpClient::come(addr, websocket(true), &[join(1, Role::Sender)]);
-    let mut waits = TcpClient::come(addr, websocket(false), &[join(2, Role::Sender)]);
-    let waiting = |client: &TcpClient| client.heard.contains(&RelayMessage::Waiting);
+    let mut alice = TcpClient::connect(addr, websocket(true), &[join(1, Role::Sender)]);
+    let mut waits = TcpClient::connect(addr, websocket(false), &[join(2, Role::Sender)]);
+    let waiting = |client: &TcpClient| client.received.contains(&RelayMessage::Waiting);
     assert!(until(SOON, [&mut alice, &mut waits], |[alice, waits]| waiting(alice) && waiting(waits)));
-    let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
+    let mut bob = TcpClient::connect(addr, Kind::Tls, &[join(1, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     relay.signal(Signal::TERM);
     relay.expect("shutting down: ");
@@ -99,10 +98,10 @@ fn ending_relay_reports_reason_to_tcp_clients() {
     let down =
         |client: &TcpClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
     assert!(until(SOON, [&mut waits], |[waits]| down(waits)));
-    assert_eq!(waits.heard.last(), Some(&told));
+    assert_eq!(waits.received.last(), Some(&told));
     assert!(TcpStream::connect(addr).is_err(), "the listener is closed, so that clients go elsewhere at once");
     alice.send(b"still here");
-    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.got == b"still here"));
+    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.bytes_received == b"still here"));
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| down(alice) && bob.is_over()));
     assert!(bob.ended, "close_notify, and not an end without it");
     assert_eq!(relay.end().0, Some(0));
@@ -111,7 +110,7 @@ fn ending_relay_reports_reason_to_tcp_clients() {
 #[test]
 fn tcp_port_in_use_is_reported_with_address() {
     let state = tempfile::tempdir().unwrap();
-    // A port that is free with UDP.
+    // A port that is free for UDP.
     let (taken, addr) = loop {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = taken.local_addr().unwrap();
@@ -126,7 +125,7 @@ fn tcp_port_in_use_is_reported_with_address() {
     drop(taken);
 }
 
-/// What is no client gets no answer but an end, and a browser is told what this is.
+/// A client of another protocol gets no answer before the end, except that a browser gets an explanation.
 #[test]
 fn other_protocols_are_refused() {
     let state = tempfile::tempdir().unwrap();
@@ -138,7 +137,7 @@ fn other_protocols_are_refused() {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.write_all(request).unwrap();
         let mut got = Vec::new();
-        // An end or a reset.
+        // The end of the stream or a reset.
         let _ = stream.read_to_end(&mut got);
         let got = String::from_utf8_lossy(&got).into_owned();
         assert!(got.starts_with(answer) && (!answer.is_empty() || got.is_empty()), "{got}");
@@ -146,22 +145,23 @@ fn other_protocols_are_refused() {
     }
 }
 
-/// Run by `.ci/nginx`, which tells where nginx is.
+/// Run by `.ci/nginx`, which provides the path of nginx.
 #[test]
 #[ignore = "needs nginx in front of a relay"]
 fn websockets_work_behind_nginx() {
     let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
-    let mut alice = TcpClient::come(addr, websocket(true), &[join(77, Role::Sender)]);
-    let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());
+    let mut alice = TcpClient::connect(addr, websocket(true), &[join(77, Role::Sender)]);
+    let waits = until(SOON, [&mut alice], |[alice]| alice.received.contains(&RelayMessage::Waiting) || alice.is_over());
     assert!(waits && !alice.is_over(), "{:?} {:?}", alice.link, alice.closed);
-    let mut bob = TcpClient::come(addr, websocket(true), &[join(77, Role::Receiver)]);
+    let mut bob = TcpClient::connect(addr, websocket(true), &[join(77, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     let all = bytes(20 << 20);
     alice.send(&all);
     bob.send(&all[..1000]);
-    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000));
-    assert!(bob.got == all && alice.got == all[..1000]);
-    // A code and an end pass, too.
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.bytes_received.len() == all.len()
+        && alice.bytes_received.len() == 1000));
+    assert!(bob.bytes_received == all && alice.bytes_received == all[..1000]);
+    // The close code and the end of the stream are forwarded, too.
     alice.close(close::ENDED);
     let left = |bob: &TcpClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));
     assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| left(bob)));

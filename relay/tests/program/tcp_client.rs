@@ -1,4 +1,4 @@
-//! One client of a relay on TCP: the protocol's own machines and `std::net`.
+//! One client of a relay on TCP, with the state machines of `tallow_proto` and `std::net`.
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
-/// What runs in the TCP connection.
+/// A WebSocket client, with or without TLS.
 pub fn websocket(tls: bool) -> Kind {
     Kind::WebSocket { tls, path: "/".into() }
 }
@@ -20,10 +20,10 @@ pub fn websocket(tls: bool) -> Kind {
 /// A client over TCP.
 pub struct TcpClient {
     pub link: Option<(CertificateSeen, Transport)>,
-    pub heard: Vec<RelayMessage>,
+    pub received: Vec<RelayMessage>,
     pub streams: Option<u8>,
-    pub got: Vec<u8>,
-    /// The relay's side said that nothing follows.
+    pub bytes_received: Vec<u8>,
+    /// The relay has ended its direction.
     pub ended: bool,
     pub closed: Option<Closed>,
     tcp: TcpLink,
@@ -33,8 +33,8 @@ pub struct TcpClient {
 }
 
 impl TcpClient {
-    /// Connects, greets and says this.
-    pub fn come(relay: SocketAddr, kind: Kind, says: &[ClientMessage]) -> Self {
+    /// Connects and sends the greeting and these messages.
+    pub fn connect(relay: SocketAddr, kind: Kind, to_send: &[ClientMessage]) -> Self {
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let windows = Windows::peer();
         let target = Target { kind, host: "relay.test", port: relay.port(), trust: Trust::Any, proxy: None, windows };
@@ -42,13 +42,13 @@ impl TcpClient {
         let socket = TcpStream::connect(relay).expect("a connection");
         socket.set_nonblocking(true).expect("no waiting");
         let hello = ClientMessage::Hello(Hello::new(Features::default()));
-        let all = std::iter::once(&hello).chain(says);
+        let all = std::iter::once(&hello).chain(to_send);
         let out: Vec<u8> = all.flat_map(|message| enclose(&wire::encode(message))).collect();
         Self {
             link: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             streams: None,
-            got: Vec::new(),
+            bytes_received: Vec::new(),
             ended: false,
             closed: None,
             tcp,
@@ -58,7 +58,7 @@ impl TcpClient {
         }
     }
 
-    /// More to write.
+    /// Queues bytes for writing.
     pub fn send(&mut self, bytes: &[u8]) {
         assert!(self.out.is_empty(), "one after the other");
         self.out = Bytes::copy_from_slice(bytes);
@@ -126,7 +126,7 @@ impl TcpClient {
 
     fn take(&mut self, bytes: Bytes) {
         if self.streams.is_some() {
-            return self.got.extend_from_slice(&bytes);
+            return self.bytes_received.extend_from_slice(&bytes);
         }
         self.decoder.push(bytes);
         while self.streams.is_none()
@@ -136,16 +136,16 @@ impl TcpClient {
             if let RelayMessage::Paired { streams } = message {
                 self.streams = Some(streams);
             }
-            self.heard.push(message);
+            self.received.push(message);
         }
         if self.streams.is_some() {
             let decoder = std::mem::replace(&mut self.decoder, Decoder::new(Caps::Greeting));
-            decoder.into_rest().iter().for_each(|rest| self.got.extend_from_slice(rest));
+            decoder.into_rest().iter().for_each(|rest| self.bytes_received.extend_from_slice(rest));
         }
     }
 }
 
-/// Goes on until the condition holds; false when it did not in time.
+/// Runs until the condition holds; returns false if it does not in time.
 pub fn until<const N: usize>(
     within: Duration,
     clients: [&mut TcpClient; N],

@@ -1,5 +1,5 @@
-//! A third runtime: a thread for each node, with mio for readiness and a thread for each piece of blocking work. The
-//! conformance kit runs on it in `tests/tests/drive`.
+//! A third runtime: a thread for each node, with mio for readiness and a thread for each blocking job.
+//! `tests/tests/drive` runs the conformance tests on it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -24,13 +24,13 @@ use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 
-/// The token of what wakes the reactor from another thread; sources have higher ones.
+/// The token of the waker with which other threads wake the reactor; the tokens of sources are higher.
 const WAKER: Token = Token(0);
 
 /// Drives a node on a thread of its own.
 ///
 /// # Errors
-/// The system gives no thread or no reactor.
+/// The system can't create a thread or a reactor.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> io::Result<Handle<N>> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().spawn(move || match ThreadsIo::new() {
@@ -45,8 +45,8 @@ pub fn spawn<N: Node + Send + 'static>(node: N) -> io::Result<Handle<N>> {
     receiver.recv().map_err(io::Error::other)?
 }
 
-/// Polls the driver, then looks at the reactor: without waiting if the driver was woken
-/// meanwhile, else until the next timer.
+/// Polls the driver, then the reactor: without waiting if the driver was woken meanwhile, otherwise until the next
+/// timer.
 fn drive<N: Node + 'static>(mut driver: Driver<N, ThreadsIo>, mut reactor: Reactor, shared: &Shared) {
     let waker = Waker::from(reactor.task.clone());
     let mut events = Events::with_capacity(256);
@@ -58,7 +58,7 @@ fn drive<N: Node + 'static>(mut driver: Driver<N, ThreadsIo>, mut reactor: React
         let next = [shared.timer.get(), shared.news_timer.get()].into_iter().flatten().min();
         let left = next.map(|at| at.saturating_duration_since(Instant::now()));
         let is_woken = reactor.task.woken.load(Ordering::Acquire);
-        // An error is a signal that interrupted it, after which the driver finds nothing new.
+        // The only error is an interruption by a signal, after which the driver finds nothing new.
         if reactor.poll.poll(&mut events, if is_woken { Some(Duration::ZERO) } else { left }).is_ok() {
             for event in &events {
                 let waker = shared.wakers.borrow_mut().remove(&event.token());
@@ -76,7 +76,7 @@ pub struct Reactor {
     task: Arc<Task>,
 }
 
-/// Wakes the thread out of its reactor.
+/// Wakes the thread that waits in its reactor.
 struct Task {
     woken: AtomicBool,
     waker: mio::Waker,
@@ -93,19 +93,20 @@ impl Wake for Task {
     }
 }
 
-/// What the loop and the driver's `Io` share; both live on one thread.
+/// The state that the loop and the driver's `Io` share; both run on the same thread.
 #[derive(Default)]
 struct Shared {
-    /// One for each source, since both directions of it are polled with the same one.
+    /// One waker for each source, because the driver polls both directions of a source with the same one.
     wakers: RefCell<BTreeMap<Token, Waker>>,
     timer: Cell<Option<Instant>>,
     news_timer: Cell<Option<Instant>>,
 }
 
-/// A source with its token. The reactor reports edges: a call is made until it would block, and only then waits.
+/// A source with its token. The reactor is edge-triggered: calls are repeated until one would block; only then the
+/// source waits.
 struct Registered<S>(S, Token);
 
-/// The driver's outside on one thread.
+/// The driver's `Io` on one thread.
 pub struct ThreadsIo {
     registry: Registry,
     shared: Rc<Shared>,
@@ -118,7 +119,7 @@ pub struct ThreadsIo {
 }
 
 impl ThreadsIo {
-    /// With the reactor that the thread polls.
+    /// Creates it together with the reactor that the thread polls.
     pub fn new() -> io::Result<(Self, Reactor)> {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
@@ -147,7 +148,7 @@ impl ThreadsIo {
         self.shared.wakers.borrow_mut().remove(&token);
     }
 
-    /// Calls, and keeps the waker if that would block.
+    /// Makes the call, and keeps the waker if the call would block.
     fn try_now<T>(
         &self,
         cx: &Context<'_>,
@@ -178,7 +179,7 @@ impl Io for ThreadsIo {
         Instant::now()
     }
     fn poll_timer(&mut self, _: &mut Context<'_>, at: Instant) -> Poll<()> {
-        // The loop polls the driver when it has passed.
+        // When the timer has expired, the loop polls the driver.
         self.shared.timer.set(Some(at).filter(|&at| at > Instant::now()));
         if self.shared.timer.get().is_some() { Poll::Pending } else { Poll::Ready(()) }
     }

@@ -5,7 +5,7 @@ use super::*;
 const SOON: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Everything that a source gives.
+/// All bytes of a source.
 fn all(source: &BridgeSource) -> Result<Vec<u8>, Fault> {
     let (mut all, mut piece) = (Vec::new(), [0; 1000]);
     loop {
@@ -75,13 +75,13 @@ fn bytes_are_accepted_once_flushed_and_writer_is_closed() {
         smol::block_on(drain(drainer, |_, ask| {
             let mut writer = writer.lock().unwrap();
             match ask {
-                Ask::Write(bytes) => {
+                WriteOp::Write(bytes) => {
                     let count = bytes.len().min(333);
                     writer.0.extend_from_slice(&bytes[..count]);
                     return Poll::Ready(Ok(count));
                 }
-                Ask::Flush => writer.1 = writer.0.len(),
-                Ask::Close => writer.2 = true,
+                WriteOp::Flush => writer.1 = writer.0.len(),
+                WriteOp::Close => writer.2 = true,
             }
             Poll::Ready(Ok(0))
         }));

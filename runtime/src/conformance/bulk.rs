@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Limits, Profile, Quic, Read, Stream, Write};
-use tallow_proto::link::trust::{Identity, Trust};
+use tallow_proto::link::{Identity, Trust};
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 const STREAMS: u64 = 4;
-/// What is sent repeats after this many bytes; a prime, so that no packet or buffer size hides a shift.
+/// The sent bytes repeat after this many; a prime, so that no packet or buffer size hides a shift.
 const PERIOD: usize = 65_521;
 
 pub fn identity() -> Identity {
@@ -38,7 +38,7 @@ fn pattern() -> Bytes {
 #[derive(Debug)]
 pub enum Event {
     Bound(Result<SocketAddr, io::ErrorKind>),
-    /// So many bytes arrived and were right, or were acknowledged.
+    /// This many bytes arrived and were correct, or were acknowledged.
     Done(u64),
 }
 
@@ -50,11 +50,11 @@ impl From<Misuse> for Event {
 
 pub struct Bulk {
     quic: Quic,
-    /// The sender's.
+    /// The sender's destination; `None` for the receiver.
     to: Option<(SocketAddr, Trust)>,
     conn: Option<ConnId>,
     total: u64,
-    /// Bytes that went or came by each stream.
+    /// Bytes that were sent or received on each stream.
     streams: BTreeMap<Stream, u64>,
     ended: usize,
     over: bool,
@@ -77,7 +77,8 @@ impl Bulk {
     }
 
     fn new(quic: Quic, total: u64, addr: SocketAddr, to: Option<(SocketAddr, Trust)>) -> Self {
-        let bind = Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None });
+        let bind =
+            Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None });
         Self {
             quic,
             to,

@@ -1,4 +1,4 @@
-//! A node that panics at its third input, as a bug that foreign bytes reach would make it.
+//! A node that panics at its third input, like a bug that foreign bytes trigger.
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 #[derive(Default)]
 pub struct Fragile {
@@ -23,7 +23,7 @@ pub enum Command {
     Close,
 }
 
-/// This many inputs came.
+/// The number of inputs so far.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counted(pub usize);
 

@@ -1,4 +1,4 @@
-//! A node of TCP connections: a server that gives back what it gets, and a client that sends so many bytes and wants them back.
+//! A node with TCP connections: a server that echoes bytes, and a client that sends bytes and expects them back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
-/// Bytes that a TCP connection of the server holds at most.
+/// The largest number of bytes that a connection of the server buffers.
 const HELD: usize = 64 << 10;
-/// The pattern has no short period, so that a lost, doubled or swapped piece shows.
+/// The pattern has no short period, so that lost, repeated or swapped pieces are detected.
 const PERIOD: u64 = 65_521;
 
 fn pattern(at: u64) -> u8 {
@@ -24,27 +24,28 @@ fn pattern(at: u64) -> u8 {
 
 #[derive(Debug)]
 pub enum Command {
-    /// Sends so many bytes, finishes, and reads to the end.
+    /// Sends this many bytes, finishes, and reads to the end.
     Echo { to: SocketAddr, total: u64 },
-    /// Connects and does no more.
+    /// Connects and does nothing else.
     Hold { to: SocketAddr },
-    /// Ends all TCP connections at once.
+    /// Aborts all TCP connections.
     AbortAll,
-    /// Takes no more newcomers.
+    /// Closes the listener.
     Unlisten,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Event {
     Listening(Result<SocketAddr, io::ErrorKind>),
-    /// The client's own: it is up, the other end has finished after so many bytes, it failed.
+    /// The client is connected. [`Event::Echoed`]: the server has ended the connection after this many bytes.
+    /// [`Event::Failed`]: the connection failed.
     Up(TcpId),
     Echoed {
         bytes: u64,
         calls: u64,
     },
     Failed(TcpId, io::ErrorKind),
-    /// The server's: how many it has.
+    /// The number of connections that the server accepted.
     Accepted(usize),
     ServerLost(io::ErrorKind),
     Interfaces(Vec<Interface>),
@@ -65,7 +66,7 @@ enum TcpConnection {
         buffer: Vec<u8>,
         finish: bool,
     },
-    /// `held` is a ring that is read into at `filled` and written from `written`, both counted from the start.
+    /// `held` is a ring buffer, filled up to `filled` and written up to `written`; both are counted from the start.
     Server {
         held: Vec<u8>,
         filled: usize,
@@ -187,7 +188,7 @@ impl Node for TcpConnections {
                 self.touched.push_back(id);
             }
             (TcpConnection::Server { filled, written, ended, .. }, TcpEvent::Wrote(count)) => {
-                // A full ring has room again.
+                // The ring buffer, which was full, has room again.
                 self.touched.push_back(id);
                 *written += count;
                 if *ended && filled == written {

@@ -1,5 +1,5 @@
-//! A node that uses everything a runtime gives: it echoes datagrams, pings others in batches,
-//! has alarms, jobs and questions.
+//! A node that uses everything that a runtime provides: it echoes datagrams, sends pings in batches, and uses timers,
+//! jobs and name lookups.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -13,12 +13,12 @@ use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, Ecn, QueryId, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::{Job, JobId, Work};
-use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::storage::{Fault, Sink};
+use tallow_proto::transfer::{Entry, Manifest};
 
-/// Datagrams that may be on their way.
+/// How many datagrams may be in flight.
 const WINDOW: usize = 32;
-/// Then those that did not come back are sent again: loopback loses datagrams too.
+/// After this time missing datagrams are sent again, because loopback drops datagrams too.
 const AGAIN: Duration = Duration::from_millis(50);
 const PING: u8 = 1;
 const PONG: u8 = 2;
@@ -41,7 +41,7 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
         }
         fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
+    Job::new(JobId(id), Work::Finish { sink: Arc::new(Does(work)), at_most: 1 })
 }
 
 pub enum Command {
@@ -54,9 +54,9 @@ pub enum Command {
     Work(Box<Job>),
     Resolve(String, u16),
     GoodbyeTo(SocketAddr),
-    /// Closes the socket and opens another one with its id.
+    /// Closes the socket and binds another one with the same id.
     Rebind(SocketAddr),
-    /// Once the alarms have rung.
+    /// Closes the node after all its timers have fired.
     Close,
 }
 
@@ -111,10 +111,10 @@ impl TestNode {
 }
 
 fn bind(addr: SocketAddr) -> Action {
-    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None })
+    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
 }
 
-/// `[kind][number]`, then the number's last byte up to the end.
+/// `[kind][number]`, padded with the number's last byte.
 fn compose(kind: u8, number: u64, size: usize, buf: &mut Vec<u8>) {
     let end = buf.len() + size;
     buf.push(kind);
@@ -150,7 +150,7 @@ impl Node for TestNode {
         match input {
             Input::Bound(_, result) => self.events.push_back(Event::Bound(result)),
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
-            Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
+            Input::Done(done) => self.events.push_back(Event::Worked { id: done.id().0, well: done.result().is_ok() }),
             Input::HandleDropped => self.leaving = true,
             _ => {}
         }

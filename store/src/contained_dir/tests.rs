@@ -99,7 +99,7 @@ fn move_never_replaces_existing_entry() {
     }
     dir.move_to("a", &dir, "c").unwrap();
     assert_eq!(std::fs::read_to_string(root.path().join("c")).unwrap(), "a");
-    // A replacement replaces the link, not what it leads to.
+    // A replacement replaces the link, not its target.
     dir.replace("c", &dir, "link").unwrap();
     assert_eq!(std::fs::read_to_string(root.path().join("b")).unwrap(), "b");
 }
@@ -119,8 +119,8 @@ impl std::fmt::Display for Race {
     }
 }
 
-/// Makes files in `d/e` through `make` while another thread swaps `d` and `d/e` with links to a directory outside. It
-/// goes on until there were `opens` tries, a fifth as many swaps, and some tries that got through.
+/// Creates files in `d/e` through `make` while another thread swaps `d` and `d/e` with links to a directory outside.
+/// It runs until there were `opens` attempts, a fifth as many swaps, and some successful attempts.
 fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race {
     let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let (inside, outside) = (root.path().join("in"), root.path().join("out"));
@@ -145,7 +145,8 @@ fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race 
             let name = format!("f{tries}");
             made += u64::from(make(&inside, &dir, &name).is_ok());
             tries += 1;
-            // What is where it belongs goes, so that a long run fills nothing; what is not stays and is counted.
+            // A file in the right place is removed, so that a long run does not fill the disk; any other file stays
+            // and is counted.
             within.remove_file(name.as_str()).unwrap();
         }
         stop.store(true, Ordering::Relaxed);

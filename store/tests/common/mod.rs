@@ -1,4 +1,4 @@
-//! What the tests of the store share: trees on disk, their fingerprints, and a transfer without a network.
+//! The common part of the store's tests: trees on disk, their fingerprints, and a transfer without a network.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use tallow_proto::transfer::storage::{Fault, FaultKind, Sink, Source};
 use tallow_proto::wire::peer::TransferKind;
 use tallow_store::{Destination, OnExists, Policy, Receiving, SourceOptions, SourceTree};
 
-/// A directory for what is made and removed in masses: in memory, where there is such a place.
+/// A directory for many short-lived files: in memory if possible.
 pub fn quick_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// A directory to receive into, beside one that must not change.
+/// A directory to receive into, next to one that must not change.
 pub struct Place {
     pub root: tempfile::TempDir,
     pub to: PathBuf,
@@ -143,7 +143,7 @@ pub fn dir(path: &str) -> Entry {
 }
 
 pub fn link(path: &str, target: &str) -> Entry {
-    let target = LinkTarget::parse(target, &RelPath::parse(path).unwrap()).unwrap();
+    let target = LinkTarget::parse(target).unwrap();
     entry(path, EntryKind::Symlink { target }, 0o777)
 }
 
@@ -151,9 +151,14 @@ pub fn entry(path: &str, kind: EntryKind, mode: u16) -> Entry {
     Entry { path: RelPath::parse(path).unwrap(), kind, mode, mtime: Mtime { seconds: 1_000_000_000, nanos: 5 } }
 }
 
-/// The byte at `at` of the file at `index`: what a made-up manifest's files hold.
+/// The byte at `at` of the file at `index` in a generated manifest.
 pub fn byte(index: u32, at: u64) -> u8 {
     (at.wrapping_mul(31) ^ u64::from(index)) as u8
+}
+
+/// The contents of a file of a made-up manifest.
+pub fn contents(index: u32, size: u64) -> Vec<u8> {
+    (0..size).map(|at| byte(index, at)).collect()
 }
 
 pub fn policy(on_exists: OnExists) -> Policy {
@@ -177,7 +182,7 @@ pub fn receive(sink: &Receiving, manifest: &Arc<Manifest>) -> Result<(), Fault> 
 
 type Reader<'a> = dyn Fn(u32, &Entry, u64, &mut [u8]) -> Result<(), Fault> + Sync + 'a;
 
-/// Receives what a reader gives, in chunks that two threads take in turn.
+/// Receives the bytes of a reader, in chunks that two threads store alternately.
 pub fn receive_from(sink: &Receiving, manifest: &Arc<Manifest>, chunk: usize, read: &Reader<'_>) -> Result<(), Fault> {
     sink.begin(manifest)?;
     let half = |which: u64| -> Result<(), Fault> {

@@ -1,13 +1,13 @@
-//! A peer that knows the code and lies about its addresses, over real sockets: for the laboratory, where it is counted
-//! what it can make the real program send (rows K).
+//! A peer that has the code and sends false addresses, over real sockets: the network laboratory counts the packets
+//! that it makes the real program send (rows K).
 //!
 //! ```sh
 //! lying_candidates send|receive CODE RELAY FILE MILLISECONDS [early|first]
 //! ```
-//! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many
-//! milliseconds, then the peer gives it up and begins the next. `early`: what is in the first round is said before the
-//! handshake, unsealed. `first`: the liar does not wait until the other side begins. What happens is told on standard
-//! output.
+//! Each line of FILE is a candidate, such as `host udp 127.0.0.1:5000`; an empty line ends a round. A round takes
+//! MILLISECONDS, then the peer gives it up and begins the next one. `early`: the messages of the first round are sent
+//! before the handshake, unsealed. `first`: the peer does not wait until the other side begins. The events are
+//! written to standard output.
 
 use std::net::SocketAddr;
 use std::time::Duration;

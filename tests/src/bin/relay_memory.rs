@@ -1,4 +1,4 @@
-//! How much memory a relay needs: idle rooms, and rooms that carry data to receivers half of which read 1 KiB/s.
+//! How much memory a relay needs: idle rooms, and rooms that forward data to receivers, half of which read 1 KiB/s.
 //!
 //! ```sh
 //! cargo build --release --workspace && cargo run --release -p tallow-tests --bin relay_memory -- idle 10000
@@ -29,15 +29,15 @@ use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 const SOCKET: SocketId = SocketId(0);
 /// Handshakes at one time.
 const AT_ONCE: usize = 100;
-/// What a slow receiver reads a second.
+/// How much a slow receiver reads per second.
 const TRICKLE: usize = 1024;
 
 enum Task {
-    /// Waits for nobody.
+    /// Does not wait for its peer.
     Idle,
-    /// Sends without an end; holds the nameplate once there is one.
+    /// Sends without end; has a nameplate once it is assigned.
     Source,
-    /// Reads what comes, or almost nothing.
+    /// Reads everything, or almost nothing.
     Drain { slow: bool, seen: usize },
 }
 
@@ -50,7 +50,7 @@ struct Client {
     paired: bool,
 }
 
-struct Crowd {
+struct Clients {
     relay: SocketAddr,
     quic: Quic,
     clients: BTreeMap<ConnId, Client>,
@@ -59,31 +59,37 @@ struct Crowd {
     joining: usize,
     ready: usize,
     actions: Vec<Action>,
-    events: Vec<Said>,
+    events: Vec<ClientsEvent>,
     tick: Option<Instant>,
     next_slow: bool,
     read: u64,
 }
 
 #[derive(Debug)]
-enum Said {
+enum ClientsEvent {
     Ready(usize),
     Read(u64),
     Lost(String),
 }
 
-impl From<Misuse> for Said {
+impl From<Misuse> for ClientsEvent {
     fn from(misuse: Misuse) -> Self {
         Self::Lost(misuse.to_string())
     }
 }
 
-impl Crowd {
+impl Clients {
     fn new(relay: SocketAddr, rooms: usize, pairs: bool) -> Self {
-        let bind = Bind { addr: (Ipv4Addr::LOCALHOST, 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind = Bind {
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            dual_stack: true,
+            share_port: false,
+            group: None,
+            slot: None,
+        };
         Self {
             relay,
-            // A client that does not read must not buffer what it does not read.
+            // A client that does not read must not buffer unread data.
             quic: Quic::client(
                 &Profile { receive_window: 64 * 1024, ..Profile::peer() },
                 Duration::from_secs(1_800_000_000),
@@ -151,14 +157,14 @@ impl Crowd {
                     self.joining -= 1;
                     self.ready += 1;
                 }
-                RelayMessage::Refused { reason, .. } => self.events.push(Said::Lost(format!("{reason:?}"))),
+                RelayMessage::Refused { reason, .. } => self.events.push(ClientsEvent::Lost(format!("{reason:?}"))),
                 _ => {}
             }
         }
         self.pour(id);
     }
 
-    /// A source writes until it is stopped; a drain reads as much as it is told to.
+    /// A source writes until its window is full; a drain reads as much as it may.
     fn pour(&mut self, id: ConnId) {
         let Some(client) = self.clients.get_mut(&id).filter(|client| client.paired) else { return };
         match &mut client.role {
@@ -185,9 +191,9 @@ impl Crowd {
     }
 }
 
-impl Node for Crowd {
+impl Node for Clients {
     type Command = ();
-    type Event = Said;
+    type Event = ClientsEvent;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         self.quic.handle_datagram(now, &arrival, data);
@@ -216,7 +222,7 @@ impl Node for Crowd {
                     *seen += bytes.len();
                 }
             }
-            self.events.push(Said::Read(self.read));
+            self.events.push(ClientsEvent::Read(self.read));
         }
     }
 
@@ -241,7 +247,7 @@ impl Node for Crowd {
                     }
                     Event::Closed(closed) => {
                         self.clients.remove(&id);
-                        self.events.push(Said::Lost(closed.to_string()));
+                        self.events.push(ClientsEvent::Lost(closed.to_string()));
                     }
                     _ => {}
                 }
@@ -253,7 +259,7 @@ impl Node for Crowd {
             }
         }
         if self.ready > before {
-            self.events.push(Said::Ready(self.ready));
+            self.events.push(ClientsEvent::Ready(self.ready));
         }
     }
 
@@ -275,12 +281,12 @@ impl Node for Crowd {
         None
     }
 
-    fn poll_event(&mut self) -> Option<Said> {
+    fn poll_event(&mut self) -> Option<ClientsEvent> {
         if self.events.is_empty() { None } else { Some(self.events.remove(0)) }
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.quic.poll_timeout().into_iter().chain(self.tick).min().map(|at| (at, "crowd"))
+        self.quic.poll_timeout().into_iter().chain(self.tick).min().map(|at| (at, "clients"))
     }
 
     fn is_closed(&self) -> bool {
@@ -323,30 +329,30 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut crowd = tallow_tokio::spawn(Crowd::new(at, rooms, pairs));
+        let mut clients = tallow_tokio::spawn(Clients::new(at, rooms, pairs));
         let wanted = if pairs { 2 * rooms } else { rooms };
         let (mut after, mut lost, mut all) = (0, 0, false);
         while after < 10 {
-            match crowd.next_event().await.expect("a crowd that stays") {
-                Said::Ready(ready) => {
+            match clients.next_event().await.expect("clients that keep running") {
+                ClientsEvent::Ready(ready) => {
                     all = ready == wanted;
                     if all {
                         println!("{ready} clients are seated");
                     }
                 }
-                Said::Lost(why) => {
+                ClientsEvent::Lost(why) => {
                     lost += 1;
                     println!("a client was lost: {why}");
                     assert!(lost < 10, "too many clients were lost");
                 }
                 // The time counts once all clients are connected.
-                Said::Read(bytes) if all => {
+                ClientsEvent::Read(bytes) if all => {
                     after += 1;
                     if after == 10 && pairs {
                         println!("the fast receivers together read {} MB so far", bytes / 1_000_000);
                     }
                 }
-                Said::Read(_) => {}
+                ClientsEvent::Read(_) => {}
             }
         }
         println!(

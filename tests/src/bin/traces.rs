@@ -1,5 +1,4 @@
-//! Prints the traces of many simulated runs, so that two builds can be compared: a change that moves code and decides
-//! nothing else leaves every line as it was.
+//! Prints the traces of many simulated runs, so that two builds can be compared: a pure refactoring changes no line.
 //!
 //! ```sh
 //! cargo run --release -p tallow-tests --bin traces -- 1000 > before.txt
@@ -7,7 +6,7 @@
 //! diff before.txt after.txt
 //! ```
 //! Seed `n` runs scenario `n % 4`: a transfer over any network, a session that has to reconnect, a session with a
-//! direct path, a hostile peer or relay. The last column says how both ended; a run that panicked says so there.
+//! direct path, a malicious peer or relay. The last column shows how both ended, or that the run panicked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -95,7 +94,7 @@ fn transfer(seed: u64) -> Report {
     rig.report()
 }
 
-/// The receiver accepts what it is offered; false: somebody ended before.
+/// The receiver accepts the offer; returns false if a side has ended before.
 fn accept(rig: &mut Rig) -> bool {
     let (sender, receiver) = (rig.sender, rig.receiver);
     rig.world.run_until(LIMIT, |world| {
@@ -116,7 +115,7 @@ fn pass(rig: &mut Rig, time: Duration) {
     rig.world.run_until(time, |world| hosts.iter().all(|&host| world.is_closed(host)));
 }
 
-/// Runs to the end; whoever still waits then is interrupted.
+/// Runs to the end; a side that still waits then is interrupted.
 fn finish(mut rig: Rig) -> Report {
     pass(&mut rig, LIMIT);
     rig.interrupt_sender();
@@ -178,8 +177,8 @@ fn sleep(rig: &mut Rig, host: HostId, time: Duration, stops: bool) {
     rig.world.run_until(time + SECOND, |_| false);
 }
 
-/// Two homes that both look for a direct path, with cables that come and go, cuts, NATs that forget, relays that
-/// restart.
+/// Two homes that both search for a direct path, with interfaces that appear and disappear, cuts, NATs that lose
+/// their mappings, and relays that restart.
 fn direct(seed: u64) -> Report {
     let mut chance = chance(seed);
     let network = Conditions { rate: 300_000, ..Conditions::default() };
@@ -254,7 +253,7 @@ fn disturb(rig: &mut Rig, chance: &mut Chance, homes: [Segment; 2], cable: Segme
     }
 }
 
-/// A relay that tampers, or a peer that knows the code and keeps to no rule.
+/// A relay that tampers, or a peer that has the code and violates the protocol.
 fn hostile(seed: u64) -> Report {
     let mut chance = chance(seed);
     if chance.hits(400_000) {

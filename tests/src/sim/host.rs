@@ -53,9 +53,9 @@ impl From<tallow_proto::misuse::Misuse> for Observed {
 /// The reason for which a host is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freeze {
-    /// The machine sleeps: its clock stands still, and its system answers no packets.
+    /// The machine is suspended: its clock stops, and its system answers no packets.
     Asleep,
-    /// The process was stopped: its clock goes on, and its system queues packets as long as there is room.
+    /// The process is stopped: its clock continues, and its system queues packets as long as there is room.
     Stopped,
 }
 
@@ -85,7 +85,7 @@ pub struct Host {
     pub(super) frozen: Option<(Freeze, Instant, Instant)>,
     /// Datagrams that wait for a stopped process.
     pub(super) waiting: usize,
-    /// The time that its clock stood still.
+    /// The total time for which its clock was stopped.
     pub(super) slept: Duration,
 }
 
@@ -136,7 +136,7 @@ impl Host {
         self.attachments.iter().copied().find(|at| at.addr == addr)
     }
 
-    /// From where a packet to `to` is sent that may come from `bound`, which may be unspecified.
+    /// The source of a packet to `to` from a socket bound to `bound`, which may be unspecified.
     pub(super) fn source(&self, bound: IpAddr, to: IpAddr) -> Option<Attachment> {
         if !bound.is_unspecified() {
             return self.attached(bound);
@@ -145,7 +145,7 @@ impl Host {
         family().find(|at| at.is_near(to)).or_else(|| family().next()).copied()
     }
 
-    /// What a socket gets that is to be bound to `wanted`; a wildcard needs an address of its family.
+    /// The result of binding a socket to `wanted`; a wildcard needs an address of its family.
     pub(super) fn bind(
         &mut self,
         wanted: SocketAddr,

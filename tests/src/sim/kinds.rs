@@ -1,9 +1,10 @@
-//! Kinds of sites, and the oracle: which two of them can talk directly.
+//! Kinds of sites, and the oracle that decides which two of them can connect directly.
 //!
-//! Hole punching works when both learn an address at which the other can be reached. A side with endpoint-independent
-//! mapping can foretell it: it is what a server saw. A side with any other mapping comes from a port that nobody knew
-//! before its packet arrives, so the other side's filter must let that packet in, and has to be met at a port that does
-//! not change: then it answers to where the packet came from. Two sides that can't foretell theirs are relayed.
+//! Hole punching works if both sides learn an address at which the other one can be reached. A side with
+//! endpoint-independent mapping can predict its address: it is the one that a server observed. A side with any other
+//! mapping sends from a port that is unknown before its packet arrives. The other side's filter must let that packet
+//! in, and the other side must be reachable at a port that does not change; it then answers to the packet's source.
+//! Two sides that can't predict their addresses use a relay.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use super::nat::{Behaviour, Dependence, Translation};
 use super::topology::{Attachment, PUBLIC, Segment, Site};
 use super::world::World;
 
-/// What stands between a host and the internet.
+/// The NATs between a host and the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing: a public address.
+    /// None: a public address.
     Open,
     /// A public address behind a stateful firewall.
     Firewall,
@@ -39,7 +40,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::Open,
         Self::Firewall,
@@ -53,7 +54,7 @@ impl Kind {
         Self::NoUdp,
     ];
 
-    /// What a packet passes on its way out, the host's own first.
+    /// The NATs on the way out, the host's own first.
     #[must_use]
     pub fn levels(self) -> Vec<Behaviour> {
         let nat = Behaviour::nat;
@@ -71,7 +72,8 @@ impl Kind {
         }
     }
 
-    /// Builds it as the site of that number, and a host's place in it. Private networks of all sites are the same.
+    /// Builds the site with this number, and a place for a host in it. The private networks of all sites are the
+    /// same.
     pub fn build(self, world: &mut World, number: u8, lifetime: Duration) -> HostPlan {
         let mut levels = self.levels();
         levels.iter_mut().for_each(|behaviour| behaviour.lifetime = lifetime);
@@ -109,7 +111,7 @@ pub struct HostPlan {
     pub segments: Vec<Segment>,
 }
 
-/// What several levels come to: the most dependent of each.
+/// The combined behaviour of several levels: the most dependent one of each property.
 fn composite(levels: &[Behaviour]) -> (Dependence, Dependence, bool) {
     levels.iter().fold((Independent, Independent, true), |(mapping, filtering, udp), level| {
         let own = match level.translation {

@@ -46,11 +46,11 @@ pub enum Received {
 /// The output of a script.
 #[derive(Debug, Default)]
 pub struct ScriptOutput {
-    out: VecDeque<Said>,
+    out: VecDeque<OutgoingItem>,
 }
 
 #[derive(Debug)]
-enum Said {
+enum OutgoingItem {
     Control(Control),
     Chunk(Prepared),
     Raw(Bytes),
@@ -60,7 +60,7 @@ enum Said {
 impl ScriptOutput {
     /// A control message, in order.
     pub fn say(&mut self, control: Control) {
-        self.out.push_back(Said::Control(control));
+        self.out.push_back(OutgoingItem::Control(control));
     }
 
     /// The plaintext of a chunk record.
@@ -68,17 +68,17 @@ impl ScriptOutput {
         let mut chunk = Prepared::with_capacity(header.len() + contents.len());
         chunk.extend_from_slice(header);
         chunk.extend_from_slice(contents);
-        self.out.push_back(Said::Chunk(chunk));
+        self.out.push_back(OutgoingItem::Chunk(chunk));
     }
 
     /// Sends these bytes unsealed on the first stream.
     pub fn raw(&mut self, bytes: Bytes) {
-        self.out.push_back(Said::Raw(bytes));
+        self.out.push_back(OutgoingItem::Raw(bytes));
     }
 
     /// Sends nothing for this time.
     pub fn pause(&mut self, time: Duration) {
-        self.out.push_back(Said::Pause(time));
+        self.out.push_back(OutgoingItem::Pause(time));
     }
 }
 
@@ -117,7 +117,8 @@ impl MaliciousPeer {
     /// Creates a peer that joins the room of the code at this relay.
     #[must_use]
     pub fn new(role: Role, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             role,
             code,
@@ -166,8 +167,8 @@ impl MaliciousPeer {
                         };
                         self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
                         (self.script)(Received::Paired, &mut self.output);
-                        while let Some(Said::Raw(bytes)) =
-                            self.output.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
+                        while let Some(OutgoingItem::Raw(bytes)) =
+                            self.output.out.pop_front_if(|said| matches!(said, OutgoingItem::Raw(_)))
                         {
                             self.out.push_back(bytes);
                         }
@@ -230,20 +231,20 @@ impl MaliciousPeer {
                         break;
                     }
                     match self.output.out.pop_front() {
-                        Some(Said::Control(control)) => {
+                        Some(OutgoingItem::Control(control)) => {
                             if session.can_send_control() {
                                 session.send_control(control).expect("there is room");
                             } else {
-                                self.output.out.push_front(Said::Control(control));
+                                self.output.out.push_front(OutgoingItem::Control(control));
                                 break;
                             }
                         }
-                        Some(Said::Chunk(chunk)) => {
+                        Some(OutgoingItem::Chunk(chunk)) => {
                             let frame = session.seal_chunk(now, LINK, StreamNo(0), chunk).expect("it fits");
                             self.out.push_back(frame);
                         }
-                        Some(Said::Raw(bytes)) => self.out.push_back(bytes),
-                        Some(Said::Pause(time)) => self.silent = Some(now + time),
+                        Some(OutgoingItem::Raw(bytes)) => self.out.push_back(bytes),
+                        Some(OutgoingItem::Pause(time)) => self.silent = Some(now + time),
                         None => break,
                     }
                     moved = true;
@@ -297,9 +298,11 @@ impl Node for MaliciousPeer {
             quic.handle_timeout(now);
         }
         match &mut self.stage {
-            Stage::Shaking(handshake) => handshake.handle_timeout(now),
+            Stage::Shaking(handshake) if handshake.poll_timeout().is_some_and(|at| at <= now) => {
+                self.stage = Stage::Over;
+            }
             Stage::Live(session) => session.handle_timeout(now),
-            Stage::Dialing | Stage::Asking | Stage::Over => {}
+            Stage::Dialing | Stage::Asking | Stage::Shaking(_) | Stage::Over => {}
         }
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;

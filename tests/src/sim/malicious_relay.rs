@@ -43,7 +43,7 @@ pub enum Policy {
 /// A frame to forward. Legs are numbered in the order of pairing, the one that waited first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passing {
-    /// The leg from which the frame came.
+    /// The leg on which the frame arrived.
     pub from: usize,
     /// The leg to which the frame should go.
     pub to: usize,
@@ -60,7 +60,7 @@ pub struct Passing {
 pub enum Fate {
     /// Forward it.
     Pass,
-    /// Send these bytes instead: none, changed, or twice.
+    /// Send these bytes instead: none, changed, or repeated.
     Instead(Vec<Bytes>),
     /// Send these bytes to these legs and streams.
     Elsewhere(Vec<(usize, u8, Bytes)>),
@@ -103,7 +103,7 @@ struct Client {
     out: BTreeMap<Stream, VecDeque<Bytes>>,
     /// Streams that it opened, in order.
     opened: Vec<Stream>,
-    /// Streams opened towards it: by the leg and the stream whose frames they carry.
+    /// Streams that were opened towards it, by the leg and the stream whose frames they forward.
     mirrored: BTreeMap<(usize, u8), Stream>,
     incoming: BTreeMap<u8, (BytesMut, usize)>,
     close_at: Option<Instant>,
@@ -122,7 +122,8 @@ impl Relay {
     /// Listens on `port` once it is part of a world.
     #[must_use]
     pub fn new(port: u16, policy: Policy, tamper: Tamper, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             quic: None,
             actions: VecDeque::from([Action::Bind(SOCKET, bind)]),

@@ -1,12 +1,12 @@
 //! A NAT, or a firewall that does not translate, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
 //!
-//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it
-//! may. It serves one address family and has one outside address. Ports are given out of its own generator, so that a
-//! run can be repeated.
+//! It decides the source address under which an inside packet appears outside, and the inside destination of an
+//! outside packet, if it is allowed. It serves one address family and has one outside address. Its own generator
+//! chooses the ports, so that a run can be repeated.
 //!
-//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of
-//! each of those whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP:
-//! connections are opened from inside alone and are kept until everything is forgotten.
+//! UDP: a mapping, and the permission of each destination to answer, last for [`Behaviour::lifetime`] after the last
+//! packet from inside; packets from outside refresh neither (RFC 4787, REQ-6 allows that). TCP: connections can be
+//! opened only from inside, and are kept until the NAT is reset.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +19,7 @@ use super::network::Chance;
 /// What of the other side's address something depends on (RFC 4787, sections 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dependence {
-    /// Nothing: endpoint-independent.
+    /// On nothing: endpoint-independent.
     Independent,
     /// Its address.
     Address,
@@ -57,16 +57,16 @@ pub enum Ports {
 /// The translation of inside addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translation {
-    /// They are public: a firewall.
+    /// No translation: a firewall.
     None,
-    /// They are mapped: a NAT.
+    /// Address translation: a NAT.
     Mapped(Dependence, Ports),
 }
 
 /// How a NAT or a firewall behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behaviour {
-    /// Of addresses.
+    /// The translation of addresses.
     pub translation: Translation,
     /// The remote endpoints that may answer a UDP packet.
     pub filtering: Dependence,
@@ -157,7 +157,7 @@ impl Nat {
         self.behaviour
     }
 
-    /// The address by which the outside knows it; `None`: it has none, since it translates nothing.
+    /// Its outside address; `None` if it does not translate.
     #[must_use]
     pub const fn outside(&self) -> Option<IpAddr> {
         match self.behaviour.translation {

@@ -1,4 +1,4 @@
-//! Offers byte by byte, as a peer that means ill writes them: a page holds what no entry of this project could.
+//! Offers byte by byte, as a malicious peer writes them: pages with entries that this project never creates.
 
 use bytes::Bytes;
 use tallow_proto::wire::Blob;
@@ -9,7 +9,7 @@ use super::malicious_peer::{Received, Script};
 /// The smallest chunk size.
 pub const K64: u32 = 64 << 10;
 
-/// One entry as a page holds it; the first of a page.
+/// One encoded entry; the first one of a page.
 #[must_use]
 pub fn raw(tag: u8, path: &[u8], size: u64) -> Vec<u8> {
     let mut entry = vec![tag, 0];
@@ -45,7 +45,7 @@ pub fn page_of(entries: &[Vec<u8>]) -> Bytes {
     page.into()
 }
 
-/// An offer that says so; whether it is true is the test's business.
+/// An offer with these statements; they need not be true.
 #[must_use]
 pub fn offer(entries: u32, bytes: u64, pages: u32) -> Offer {
     Offer { transfer: 1, kind: TransferKind::Files, chunk_size: K64, entries, bytes, pages }

@@ -51,11 +51,11 @@ pub enum Act {
     CancelReceiver(Duration),
     /// The offer is declined.
     Decline,
-    /// The sender's machine dies.
+    /// The sender's machine crashes.
     CrashSender(Duration),
-    /// The receiver's machine dies.
+    /// The receiver's machine crashes.
     CrashReceiver(Duration),
-    /// The relay dies, if there is one.
+    /// The relay crashes, if there is one.
     CrashRelay(Duration),
     /// Nothing gets through for a while: from when, and for how long.
     Partition(Duration, Duration),
@@ -92,7 +92,7 @@ pub struct Scenario {
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 impl Scenario {
-    /// A good network, one file, nothing goes wrong.
+    /// A good network, one file, no faults.
     #[must_use]
     pub fn plain(seed: u64, bytes: usize) -> Self {
         let mut own = [0; 32];
@@ -301,7 +301,7 @@ pub struct Rig {
     scenario: Scenario,
 }
 
-/// Where the relay listens.
+/// The address at which the relay listens.
 pub const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 4433);
 const SENDER: [u8; 4] = [192, 0, 2, 1];
 const RECEIVER: [u8; 4] = [203, 0, 113, 1];
@@ -462,7 +462,7 @@ impl Rig {
         }
     }
 
-    /// Another receiver with the same code, in the place of the first.
+    /// Another receiver with the same code replaces the first one.
     pub fn another_receiver(&mut self, number: u8) -> HostId {
         let seed = Seed::new(self.scenario.seed).derive(&format!("receiver {number}"));
         let peer = Peer::receiver(receive_config(&self.scenario), self.world.now, seed);
@@ -471,7 +471,7 @@ impl Rig {
         self.receiver
     }
 
-    /// Another sender with the same code and files, beside the first.
+    /// Another sender with the same code and files, in addition to the first one.
     pub fn another_sender(&mut self) -> HostId {
         let seed = Seed::new(self.scenario.seed).derive("sender 2");
         let peer = Peer::sender(send_config(&self.scenario), self.world.now, seed);
@@ -585,7 +585,7 @@ pub fn identity() -> Identity {
     made.clone()
 }
 
-/// Bytes that look random and are always the same.
+/// Pseudorandom bytes that are the same in each run.
 #[must_use]
 pub fn noise(bytes: usize, salt: u64) -> Vec<u8> {
     let mut seed = [0; 32];

@@ -1,5 +1,5 @@
-//! A stranger that connects to a port on which a peer expects another peer, as often as it may, and keeps what it
-//! gets.
+//! An attacker that connects to a port on which a peer expects another peer, as often as possible, and keeps its
+//! connections.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use super::host::Observed;
 const SOCKET: SocketId = SocketId(0);
 /// The interval at which it tries to open another connection.
 const EVERY: Duration = Duration::from_millis(5);
-/// What it writes into each stream that may hold something.
+/// The bytes that it writes to each stream.
 const FILL: usize = 4 << 20;
 
 /// The use of a connection.
@@ -35,7 +35,7 @@ pub enum Squat {
     Tcp,
 }
 
-/// A stranger that holds connections.
+/// An attacker that keeps connections open.
 pub struct Squatter {
     target: SocketAddr,
     squat: Squat,
@@ -52,10 +52,11 @@ pub struct Squatter {
 }
 
 impl Squatter {
-    /// It wants so many connections at a time.
+    /// Tries to hold this many connections at a time.
     #[must_use]
     pub fn new(target: SocketAddr, squat: Squat, most: usize, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             target,
             squat,
@@ -83,7 +84,7 @@ impl Squatter {
             return;
         }
         let Some(quic) = &mut self.quic else { return };
-        // One that is not answered at once is tried anew, since its own timer would come too late.
+        // A connection that is not answered at once is replaced, because its own timer would be too late.
         while self.conns.len() >= self.most && self.conns.first().is_some_and(|(_, streams)| streams.is_empty()) {
             let (conn, _) = self.conns.remove(0);
             quic.close(now, conn, 0, "again");

@@ -1,11 +1,11 @@
-//! TCP between hosts: reliable and ordered TCP connections over the network that loses and is cut.
+//! TCP between hosts: reliable, ordered connections over the simulated network, which loses packets and can be cut.
 //!
-//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer,
-//! stalls and is tried again; after its TCP connection's user time-out the TCP connection has failed. A machine that answers but knows
-//! nothing of a TCP connection (its process died, it was started again) resets it. Who sends nothing notices nothing: such a TCP connection
-//! stays half-open, for there are no keep-alive probes here.
+//! Lost data is delivered later, and delays everything after it. Data sent into a cut, or to a host that does not
+//! answer, is retransmitted; after the user timeout the connection fails. A machine that answers but does not know
+//! the connection (its process crashed or restarted) resets it. A side that sends nothing does not notice a loss: its
+//! connection stays half-open, because keep-alive probes are not simulated.
 //!
-//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a TCP connection and direction that were not yet read.
+//! Writes are accepted in pieces of random size. Bounds: [`BUFFER`] unread bytes for each connection and direction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
@@ -29,9 +29,9 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 const SYN_AGAIN: Duration = Duration::from_secs(1);
 /// The default user time-out of a system.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// As the driver does.
+/// The same value as in the driver.
 const LINGER: Duration = Duration::from_secs(1);
-/// What a packet costs besides its bytes.
+/// The size of a packet without its payload.
 const HEADER: usize = 52;
 const SLICES: usize = 16;
 
@@ -54,7 +54,7 @@ pub(super) enum Message {
     Syn,
     SynAck,
     Data(Vec<u8>),
-    /// So many bytes were read.
+    /// This many bytes were read.
     Ack(usize),
     Fin,
     Reset,
@@ -69,7 +69,7 @@ enum Writing {
 
 #[derive(Debug)]
 struct End {
-    /// Whose it is, in which of its lives; of the accepting end, once the first packet has come.
+    /// The owner, and which of its lives; for the accepting end it is set when the first packet has arrived.
     owner: Option<(HostId, u32)>,
     tcp: TcpId,
     addr: SocketAddr,
@@ -97,7 +97,7 @@ struct End {
     over: bool,
 }
 
-/// All connections there ever were.
+/// All connections of a run.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Vec<[End; 2]>);
 
@@ -201,7 +201,7 @@ impl World {
         {
             self.hosts[host.0].tcp_connections.remove(&tcp);
         }
-        // Who never answered has nothing to be reset.
+        // A host that never answered has no connection to reset.
         if !finished && self.end_ref(id.other()).owner.is_some() {
             self.reset(id);
         }
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    /// The process is gone, and its system ends its connections.
+    /// The process has ended, and its system closes its connections.
     pub(super) fn drop_tcp(&mut self, host: HostId) {
         for id in std::mem::take(&mut self.hosts[host.0].tcp_connections).into_values() {
             let end = self.end_mut(id);
@@ -232,7 +232,7 @@ impl World {
         }
     }
 
-    /// The machine is gone: no peer is notified.
+    /// The machine has crashed: no peer is notified.
     pub(super) fn lose_tcp(&mut self, host: HostId) {
         for id in std::mem::take(&mut self.hosts[host.0].tcp_connections).into_values() {
             let end = self.end_mut(id);
@@ -481,7 +481,7 @@ impl World {
             let tcp = end.tcp;
             let event = self.hosts[host.0].with(now, |node, _| {
                 let buffer = node.pipe_buffer(tcp);
-                // Never fails, and takes less when the inbox wraps round.
+                // It never fails, and returns less when the inbox wraps around.
                 let count = end.inbox.read(buffer).unwrap_or_default();
                 match count {
                     0 if end.ended && !buffer.is_empty() => Some(TcpEvent::Eof),

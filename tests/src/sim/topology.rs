@@ -1,9 +1,9 @@
 //! The topology: the public segment, sites behind NATs and firewalls, and sites behind those.
 //!
-//! It decides which way a packet takes, and what is left of it. On departure it climbs from its segment until it is
-//! where its destination is, or in the public segment, and each site's NAT may translate or drop it; on arrival, which
-//! is later, it descends through the NATs between there and its destination, as they are then. Addresses mean something
-//! inside a segment only, so that private networks may overlap.
+//! It decides the route of a packet and how it is changed. On departure the packet moves up from its segment until it
+//! reaches the segment of its destination or the public one, and each site's NAT may translate or drop it. On
+//! arrival, which is later, it moves down through the NATs towards its destination, in their state at that time.
+//! Addresses are only valid inside a segment, so private networks may overlap.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -75,7 +75,7 @@ impl Site {
         Self { networks: vec![(network.into(), 24)], v4: Some((behaviour, outside.into())), v6: None }
     }
 
-    /// With a public IPv6 network beside it.
+    /// Adds a public IPv6 network.
     #[must_use]
     pub fn with_v6(mut self, network: IpAddr, behaviour: Behaviour) -> Self {
         self.networks.push((network, 64));
@@ -172,7 +172,7 @@ impl Topology {
         })
     }
 
-    /// A packet leaves a host; `None`: it gets nowhere.
+    /// A packet leaves a host; `None`: it can't be delivered.
     pub fn depart(
         &mut self,
         now: Instant,
@@ -199,7 +199,7 @@ impl Topology {
         Some(Flight { segment, protocol, from, to })
     }
 
-    /// A packet comes down; the host and the address that it comes to, unless it gets nowhere.
+    /// A packet arrives: returns the host and its address, unless it is dropped.
     #[must_use]
     pub fn arrive(&self, now: Instant, flight: &Flight) -> Option<(HostId, SocketAddr)> {
         let (mut segment, mut to) = (flight.segment, flight.to);

@@ -30,7 +30,7 @@ pub(super) enum SimEvent {
         data: Vec<u8>,
     },
     /// A datagram that waited for a stopped process.
-    Kept {
+    Delayed {
         host: HostId,
         to: SocketAddr,
         from: SocketAddr,
@@ -40,6 +40,12 @@ pub(super) enum SimEvent {
         host: HostId,
         life: u32,
         job: Box<Job>,
+    },
+    LookedUp {
+        host: HostId,
+        life: u32,
+        query: tallow_proto::net::QueryId,
+        name: String,
     },
     Resolved {
         host: HostId,
@@ -59,10 +65,19 @@ pub(super) enum SimEvent {
     Thaw(HostId, u32),
 }
 
-/// Datagrams that a stopped process finds afterwards: what its system's buffer holds.
-const KEPT: usize = 256;
+/// How many datagrams the system buffers for a stopped process.
+const MAX_DELAYED: usize = 256;
 /// How long a runtime may take to see that an address has changed.
 const NOTICED: Duration = Duration::from_secs(3);
+
+/// Whether the name service answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameService {
+    /// After 3 ms.
+    Answers,
+    /// No query is answered.
+    Silent,
+}
 
 /// The simulated world.
 pub struct World {
@@ -78,6 +93,8 @@ pub struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) connections: Connections,
     names: BTreeMap<String, Vec<SocketAddr>>,
+    /// The name service answers after this time; while it is silent, with no address.
+    pub name_service: NameService,
     queue: BTreeMap<(Instant, u64), SimEvent>,
     sequence: u64,
     pub(super) chance: Chance,
@@ -107,6 +124,7 @@ impl World {
             hosts: Vec::new(),
             connections: Connections::default(),
             names: BTreeMap::new(),
+            name_service: NameService::Answers,
             queue: BTreeMap::new(),
             sequence: 0,
             chance: Chance::new(&seed.derive("world")),
@@ -158,7 +176,7 @@ impl World {
         self.now - self.start
     }
 
-    /// A digest of everything that happened: the same seed gives the same.
+    /// A digest of all events: the same seed gives the same digest.
     #[must_use]
     pub fn trace(&self) -> u64 {
         self.trace.finish()
@@ -172,7 +190,15 @@ impl World {
         })
     }
 
-    /// Everything that another node said so far.
+    /// All events of a relay so far.
+    pub fn relay_events(&self, host: HostId) -> impl DoubleEndedIterator<Item = &room::Event> {
+        self.hosts[host.0].said.iter().filter_map(|said| match said {
+            Observed::Relay(event) => Some(event),
+            Observed::Peer(_) | Observed::Text(_) => None,
+        })
+    }
+
+    /// All texts of another kind of node so far.
     pub fn texts(&self, host: HostId) -> impl DoubleEndedIterator<Item = &str> {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
             Observed::Peer(_) | Observed::Relay(_) => None,
@@ -180,7 +206,7 @@ impl World {
         })
     }
 
-    /// The one terminal event of a peer, once it came.
+    /// The terminal event of a peer, once it was reported.
     #[must_use]
     pub fn end(&self, host: HostId) -> Option<&peer::Event> {
         self.said(host).find(|event| event.is_terminal())
@@ -191,15 +217,15 @@ impl World {
         self.secrets.push(text.to_owned());
     }
 
-    /// Looks at a sink after every step of this host.
+    /// Checks a sink after every step of this host.
     pub fn watch(&mut self, sink: Arc<CheckedSink>) {
         self.sinks.push(sink);
     }
 
-    /// The operator of a relay wants it to end, now.
+    /// The operator of a relay drains it.
     ///
     /// # Panics
-    /// It is no relay.
+    /// The host is not a relay.
     pub fn drain(&mut self, host: HostId) {
         let now = self.clock(host);
         match &mut self.hosts[host.0].machine {
@@ -211,7 +237,7 @@ impl World {
         self.serve(host);
     }
 
-    /// Says something to a peer.
+    /// Sends a command to a peer.
     pub fn command(&mut self, host: HostId, command: peer::Command) {
         let now = self.clock(host);
         assert!(self.hosts[host.0].frozen.is_none(), "nobody sits at a frozen machine");
@@ -232,7 +258,7 @@ impl World {
         self.hosts[host.0].has_power = false;
     }
 
-    /// The process is gone, as by `kill -9`: its system ends its TCP connections and refuses new ones.
+    /// The process is killed, as by `kill -9`: its system closes its TCP connections and refuses new ones.
     pub fn kill(&mut self, host: HostId) {
         self.drop_tcp(host);
         self.end_life(host);
@@ -251,8 +277,8 @@ impl World {
         host.closed_at.get_or_insert(now);
     }
 
-    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is
-    /// forgotten; a node is to be made with [`World::clock`] as its time.
+    /// Starts a machine on a host that crashed, was killed, or has closed. The events of its earlier life are
+    /// dropped; create the node with [`World::clock`] as its time.
     pub fn restart(&mut self, host: HostId, machine: Machine) {
         self.kill(host);
         let target = &mut self.hosts[host.0];
@@ -265,14 +291,14 @@ impl World {
         self.serve(host);
     }
 
-    /// What a host's clock shows: it stood still whenever the machine slept.
+    /// The host's clock, which was stopped while the machine was suspended.
     #[must_use]
     pub fn clock(&self, host: HostId) -> Instant {
         self.now - self.hosts[host.0].slept
     }
 
-    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its TCP connections stay
-    /// behind and stall. The node is told a little later.
+    /// Changes the host's address: it sends from the new one, and the old one is unreachable. Its TCP connections
+    /// stall. The node is notified a little later.
     ///
     /// # Panics
     /// The host has no address of this family.
@@ -295,13 +321,12 @@ impl World {
         self.plan(at, SimEvent::Interfaces(host));
     }
 
-    /// Lets the machine sleep: its system answers no packets, its clock stands still, and its node is notified
-    /// afterwards.
+    /// Suspends the machine: its system answers no packets, its clock stops, and its node is notified afterwards.
     pub fn sleep(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Asleep, time);
     }
 
-    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had
+    /// Stops the process (SIGSTOP) for this time: its clock continues, and its system queues packets while there is
     /// room.
     pub fn stop(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Stopped, time);
@@ -336,7 +361,7 @@ impl World {
         self.hosts[host.0].closed_at.is_some()
     }
 
-    /// Runs until `until` says so or `limit` of virtual time has passed; returns whether it said so.
+    /// Runs until `until` returns true or `limit` of virtual time has passed; returns whether `until` returned true.
     pub fn run_until(&mut self, limit: Duration, mut until: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.now + limit;
         loop {
@@ -399,7 +424,7 @@ impl World {
                     self.deliver(host, to, flight.from, data);
                 }
             }
-            SimEvent::Kept { host, to, from, data } => self.deliver(host, to, from, data),
+            SimEvent::Delayed { host, to, from, data } => self.deliver(host, to, from, data),
             SimEvent::JobDone { host, life, job } => {
                 if self.hosts[host.0].life != life {
                     return;
@@ -407,10 +432,18 @@ impl World {
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
                     return self.plan(until, SimEvent::JobDone { host, life, job });
                 }
-                (self.elapsed(), host, job.id).hash(&mut self.trace);
+                (self.elapsed(), host, job.id()).hash(&mut self.trace);
                 let done = job.run(&AtomicBool::new(false));
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, Input::Done(done)));
                 self.serve(host);
+            }
+            SimEvent::LookedUp { host, life, query, name } => {
+                let (after, addresses) = match self.name_service {
+                    NameService::Answers => (Duration::ZERO, self.names.get(&name).cloned().unwrap_or_default()),
+                    // As a system's resolver does after two attempts at its server.
+                    NameService::Silent => (Duration::from_secs(10), Vec::new()),
+                };
+                self.plan(now + after, SimEvent::Resolved { host, life, query, addresses });
             }
             SimEvent::Resolved { host, life, query, addresses } => {
                 if self.hosts[host.0].life != life {
@@ -442,9 +475,9 @@ impl World {
         let target = &mut self.hosts[host.0];
         let Some((socket, is_mapped)) = target.socket_for(to) else { return };
         if let Some((freeze, _, until)) = target.frozen {
-            if freeze == Freeze::Stopped && target.waiting < KEPT {
+            if freeze == Freeze::Stopped && target.waiting < MAX_DELAYED {
                 target.waiting += 1;
-                self.plan(until, SimEvent::Kept { host, to, from, data });
+                self.plan(until, SimEvent::Delayed { host, to, from, data });
             }
             return;
         }
@@ -480,7 +513,7 @@ impl World {
         self.transmit(id);
         let host = &mut self.hosts[id.0];
         while let Some(event) = host.poll_event() {
-            // A receiver that is done tells what it waits for until its sender knows it.
+            // A receiver that has completed reports what it waits for, until its sender has the confirmation.
             let waits = matches!(
                 &event,
                 Observed::Peer(peer::Event::Reconnecting { .. } | peer::Event::Waiting(peer::WaitingFor::Peer))
@@ -548,9 +581,8 @@ impl World {
             Action::Finish(tcp) => self.finish(id, tcp),
             Action::Abort(tcp) => self.abort(id, tcp),
             Action::Resolve(query, name, _) => {
-                let addresses = self.names.get(&name).cloned().unwrap_or_default();
                 let (at, life) = (now + Duration::from_millis(3), host.life);
-                self.plan(at, SimEvent::Resolved { host: id, life, query, addresses });
+                self.plan(at, SimEvent::LookedUp { host: id, life, query, name });
             }
             other => unreachable!("the simulator can't do {other:?}"),
         }
@@ -593,7 +625,7 @@ impl World {
     }
 }
 
-/// Whether two sockets can't be bound at once; `[::]` takes IPv4 too.
+/// Whether two sockets can't be bound at the same time; `[::]` includes IPv4.
 fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     let dual = |addr: SocketAddr| addr.is_ipv6() && addr.ip().is_unspecified();
     let overlaps = one.ip() == other.ip()
@@ -603,7 +635,7 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && overlaps
 }
 
-/// An IPv4 address as a socket shows it that takes both families.
+/// The form in which a dual-stack socket reports an IPv4 address.
 fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) => SocketAddr::new(Ipv4Addr::to_ipv6_mapped(&ip).into(), addr.port()),

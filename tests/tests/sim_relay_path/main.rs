@@ -26,7 +26,7 @@ fn lost_relay_path_is_restored_and_takes_over() {
     }
 }
 
-/// However long the relay is away, whether its machine or only its process is gone.
+/// However long the relay is unreachable, whether its machine or only its process has ended.
 #[test]
 fn late_restarted_relay_is_found() {
     for (seed, away, killed) in [(10, 30, true), (11, 90, false), (12, 600, false), (13, 600, true)] {
@@ -47,7 +47,7 @@ fn late_restarted_relay_is_found() {
     }
 }
 
-/// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both
+/// A restored relay path works like the first one: it may be lost and restored again, and the bytes move between both
 /// paths.
 #[test]
 fn relay_path_can_be_lost_and_restored_repeatedly() {
@@ -55,7 +55,7 @@ fn relay_path_can_be_lost_and_restored_repeatedly() {
     for round in 0..3 {
         midway.relay_restarts(SECOND);
         midway.pass(8 * SECOND);
-        // A floor that is found twice before it is needed.
+        // In this round the relay path is restored twice before it is needed.
         if round == 1 {
             midway.relay_restarts(SECOND);
             midway.pass(8 * SECOND);
@@ -87,7 +87,7 @@ fn relay_that_never_returns_causes_no_event() {
     }
 }
 
-/// Relays that are gone for good are asked more and more seldom, however many there are.
+/// Relays that never return are asked more and more rarely, however many there are.
 #[test]
 fn failed_relay_search_sends_few_packets() {
     let other = IpAddr::from([198, 51, 100, 9]);
@@ -115,7 +115,7 @@ fn failed_relay_search_sends_few_packets() {
     midway.ends_well();
 }
 
-/// The end comes while both wait in the reconnect room, are about to meet, or prove the new floor.
+/// The end comes while both wait in the reconnect room, are being paired, or authenticate the new relay path.
 #[test]
 fn transfer_that_ends_during_relay_search_closes_both() {
     for (seed, after) in [0, 50, 300, 400, 500, 600, 700, 800, 1_000, 5_000].into_iter().enumerate() {
@@ -134,7 +134,7 @@ fn transfer_that_ends_during_relay_search_closes_both() {
     }
 }
 
-/// Bytes that may not go over a relay wait for another direct path on the floor that was found, and no link is looked
+/// Data that may not use a relay waits for another direct path on the replaced relay path, and no link is searched
 /// for.
 #[test]
 fn p2p_only_transfer_waits_on_restored_relay_path() {
@@ -179,11 +179,13 @@ fn stream_falls_back_to_restored_relay_path() {
     assert!(tcp.bytes() == all);
 }
 
-/// Legs and paths come and go in any order, with both, one or no floor looked for: the bytes get there.
+/// Relay links and paths are lost and replaced in any order, while both, one or no side searches for a relay path:
+/// the bytes arrive.
 #[test]
 fn bytes_arrive_for_any_order_of_path_changes() {
     for seed in 0..6 {
-        // A TLS leg whose relay died unheard is noticed by the system's own probes, which this world has not.
+        // If the relay of a TLS link ends without notice, keep-alive probes of the system detect it, which are not
+        // simulated.
         let leg = |is_tcp| Allowed::Only(if is_tcp { Transport::WebSocket } else { Transport::Quic });
         let mut midway = over(100 + seed, 60 * SECOND, [leg(seed % 2 > 0), leg(seed / 2 % 2 > 0)]);
         for step in noise(40, seed).chunks(2) {

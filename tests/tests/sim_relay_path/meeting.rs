@@ -1,4 +1,5 @@
-//! Who meets whom for a new floor: one that has lost all, one that has not noticed, a relay that lies.
+//! Which sides meet for a new relay path: one without any link, one that has not noticed the loss, and a malicious
+//! relay.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,8 +18,8 @@ use tallow_tests::sim::{
 
 use super::midway::{FOUND, HOME, LEGS, Midway, OUTSIDE, SECOND, direct_and, scenario};
 
-/// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits
-/// in the reconnect room for a floor. Its session goes on all the same, without a failure.
+/// One side has lost all links and knows it; the other one believes for another second that its direct path works,
+/// and waits in the reconnect room for a relay path. The session continues without a failure.
 #[test]
 fn peer_without_links_reconnects_to_unaware_peer() {
     for (seed, legs) in [LEGS[0], LEGS[1]].into_iter().enumerate() {
@@ -32,7 +33,7 @@ fn peer_without_links_reconnects_to_unaware_peer() {
     }
 }
 
-/// Both look for a floor, but this one can't reach the relay, until it has lost all.
+/// Both look for a relay path, but this one can't reach the relay, until it has lost all.
 fn one_lost_all_at_the_relay(seed: u64, apart: usize, legs: Allowed) -> Midway {
     let leg = |midway: &mut Midway, cut| {
         midway.cut(OUTSIDE[apart], RELAY.ip(), cut);
@@ -59,7 +60,7 @@ const PUBLIC_OF: [IpAddr; 2] =
 const LAN_OF: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2))];
 
-/// A receiver at the relay inside its sender, with a network of their own beside it, through which the bytes go.
+/// A receiver at the relay inside its sender, with a separate network for the direct path.
 fn inside(seed: u64, took: Duration) -> Midway {
     let (scenario, bytes) = scenario(seed, took);
     let scenario = Scenario { place: Place::Inside, ..scenario };
@@ -77,7 +78,7 @@ impl Midway {
         self.cut(PUBLIC_OF[1], PUBLIC_OF[0], cut);
     }
 
-    /// Its floor is lost, and can't be found.
+    /// Its relay path is lost, and can't be found.
     fn loses_inner_floor(&mut self) {
         self.inner_leg(true);
         self.pass(20 * SECOND);
@@ -98,8 +99,8 @@ fn embedded_relay_accepts_its_receiver_again() {
     }
 }
 
-/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the
-/// other way round.
+/// As with a relay between them: a receiver without links connects to a sender that believes that its direct path
+/// works, and the other way round.
 #[test]
 fn a_peer_without_links_reaches_one_with_a_dead_link() {
     for (seed, apart) in [(80, 1), (81, 1), (82, 0), (83, 0), (84, 0)] {
@@ -110,15 +111,15 @@ fn a_peer_without_links_reaches_one_with_a_dead_link() {
             midway
         };
         let mut midway = Midway::one_lost_all(apart, make, |midway| midway.inner_leg(false));
-        // The receiver comes after a pause, unless it has lost all, too.
+        // The receiver connects after a pause, unless it has lost all links, too.
         midway.converges(5 * SECOND);
         midway.rig.accept();
         midway.ends_well();
     }
 }
 
-/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on
-/// directly, and nobody hears of it.
+/// A relay can cut the relay path and tamper with every new one, with any data that it has seen: the bytes continue
+/// on the direct path, without events.
 #[test]
 fn tampered_new_relay_path_ends_nothing() {
     for kind in 0..4 {
@@ -136,11 +137,11 @@ fn tampered_new_relay_path_ends_nothing() {
             count.fetch_add(1, Ordering::Relaxed);
             let noise = || enclose(&noise(60, passing.nth as u64));
             match (kind, passing.role) {
-                // The first frame of the first handshake, and what came after it.
+                // The first frame of the first handshake, and the frames after it.
                 (0, Role::Sender) => Fate::Instead(seen.get(&(Role::Sender, 0)).cloned().into_iter().collect()),
                 (1, Role::Sender) => Fate::Instead(seen.get(&(Role::Sender, 2)).cloned().into_iter().collect()),
                 (2, _) => Fate::Instead(vec![noise()]),
-                // The answer is late for ever.
+                // The answer never arrives.
                 (3, Role::Receiver) => Fate::Instead(Vec::new()),
                 _ => Fate::Pass,
             }
@@ -154,13 +155,13 @@ fn tampered_new_relay_path_ends_nothing() {
         cuts.store(true, Ordering::Relaxed);
         midway.pass(30 * SECOND);
         assert_eq!(midway.hosts().map(|host| midway.told(host)), before, "{kind}: {}", midway.history());
-        assert!(tried.load(Ordering::Relaxed) > 0, "{kind}: nobody looked for a floor");
+        assert!(tried.load(Ordering::Relaxed) > 0, "{kind}: no side searched for a relay path");
         midway.ends_well();
     }
 }
 
-/// A relay that says a word of a handshake on the new floor, which is kept for later, and then sends as much as it can:
-/// it is not read, so that it can't send.
+/// A relay sends a handshake message on the new relay path, which is kept for later, and then as much as it can: the
+/// data is not read, so the relay is blocked.
 #[test]
 fn flood_on_waiting_link_is_not_read() {
     let (cuts, floods) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -190,12 +191,13 @@ fn flood_on_waiting_link_is_not_read() {
     cuts.store(true, Ordering::Relaxed);
     midway.pass(20 * SECOND);
     let sent = midway.rig.world.sent_to(relay, PUBLIC_OF[1]).bytes - before;
-    assert!(floods.load(Ordering::Relaxed) > 0, "nobody looked for a floor");
+    assert!(floods.load(Ordering::Relaxed) > 0, "no side searched for a relay path");
     assert!(sent < 2 << 20, "{sent} bytes of a flood were taken");
     midway.ends_well();
 }
 
-/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for
+/// The direct path is lost while a new relay path is being authenticated, and the authentication does not finish: its
+/// deadline becomes short.
 /// long.
 #[test]
 fn last_link_must_be_proven_soon() {
@@ -221,8 +223,8 @@ fn last_link_must_be_proven_soon() {
     midway.ends_well();
 }
 
-/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person
-/// gives up meanwhile.
+/// A receiver that believes that it has a link keeps a pending one on which the sender started a handshake; its user
+/// cancels meanwhile.
 #[test]
 fn waiting_link_is_closed_with_the_transfer() {
     let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);

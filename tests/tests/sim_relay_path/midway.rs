@@ -16,9 +16,10 @@ pub const HOME: Behaviour = Behaviour::nat(Dependence::Independent, Dependence::
 /// The public addresses of the sender's and the receiver's.
 pub const OUTSIDE: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 101)), IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 102))];
-/// When a path that is gone is left for the floor.
+/// The time to fall back from a lost direct path to the relay path.
 pub const FALLBACK: Duration = Duration::from_secs(2);
-/// Until a new floor is there, after its relay is: the old one's silence where nobody resets it, a pause, the meeting.
+/// The time until a new relay path exists after the relay restarted: the silence of the old link if it is not reset,
+/// a pause, the pairing.
 pub const FOUND: Duration = Duration::from_secs(20);
 
 /// Two whose bytes go directly, in mid-transfer.
@@ -34,14 +35,14 @@ impl Midway {
         Self::with(seed, took, |_, _| {})
     }
 
-    /// What is sent takes so long.
+    /// The payload takes this long to send.
     pub fn with(seed: u64, took: Duration, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Self {
         let mut midway = Self::idle(seed, took, change);
         midway.accept();
         midway
     }
 
-    /// The same, before the receiver's person has answered.
+    /// The same as [`Self::with`], but before the receiver's user has answered.
     pub fn idle(seed: u64, took: Duration, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Self {
         let (scenario, bytes) = scenario(seed, took);
         let rig = Rig::placed(&scenario, direct_and(change), |world| {
@@ -92,7 +93,7 @@ impl Midway {
         self.cut(receiver, sender, true);
     }
 
-    /// The relay is gone for so long, and knows nothing when it is back.
+    /// The relay is down for this time, and has no state when it is back.
     pub fn relay_restarts(&mut self, after: Duration) {
         self.rig.crash_relay();
         self.pass(after);
@@ -109,13 +110,13 @@ impl Midway {
         })
     }
 
-    /// How often each looked for the other one with no link left.
+    /// How often each side searched for the other one without a link.
     pub fn reconnects(&self) -> [usize; 2] {
         let is_one = |event: &&Event| matches!(event, Event::Reconnecting { .. });
         self.hosts().map(|host| self.rig.world.said(host).filter(is_one).count())
     }
 
-    /// How much one side told, but of progress.
+    /// The number of events of one side except for progress.
     pub fn told(&self, host: HostId) -> usize {
         self.rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_))).count()
     }
@@ -128,7 +129,7 @@ impl Midway {
         progress.unwrap_or(0)
     }
 
-    /// The direct path is cut: the bytes are back on the floor in no time, and nobody was told of a lost link.
+    /// The direct path is cut: the bytes use the relay path at once, and no lost link is reported.
     pub fn falls_back(&mut self) {
         assert!(self.arrived() < self.bytes * 9 / 10, "too late to matter");
         self.cut_direct();
@@ -147,8 +148,9 @@ impl Midway {
         self.rig.world.said(host).filter(|event| matches!(event, Event::FellBack(_))).count()
     }
 
-    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again.
-    /// What it says of that does not arrive at the other one, which believes in its direct path for another second.
+    /// One of the two peers, in the state that `make` creates, has just lost its last link and can reach the relay
+    /// again. Its messages about this do not arrive at the other one, which believes for another second that its
+    /// direct path works.
     pub fn one_lost_all(apart: usize, make: impl Fn() -> Self, heal: impl Fn(&mut Self)) -> Self {
         let cut = |midway: &mut Self| {
             assert_eq!(midway.reconnects(), [0, 0], "{}", midway.history());
@@ -159,7 +161,7 @@ impl Midway {
             let noticed = |world: &mut World| world.said(host).any(|event| matches!(event, Event::Reconnecting { .. }));
             assert!(midway.rig.world.run_until(2 * SECOND, noticed), "{}", midway.history());
         };
-        // When that will be: a world with the same seed is the same.
+        // When that will be: a world with the same seed behaves the same.
         let mut trial = make();
         cut(&mut trial);
         let start = trial.rig.world.now;
@@ -176,7 +178,7 @@ impl Midway {
         midway
     }
 
-    /// Soon they go on over the floor.
+    /// Soon they continue over the relay path.
     pub fn converges(&mut self, within: Duration) {
         let before = self.hosts().map(|host| self.paths(host));
         let end = self.rig.world.now + within;
@@ -217,7 +219,7 @@ impl Midway {
         self.rig.sink.check_whole();
     }
 
-    /// All that both said but of progress.
+    /// All events of both sides except for progress.
     pub fn history(&self) -> String {
         let said = self.hosts().map(|host| {
             let events = self.rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_)));

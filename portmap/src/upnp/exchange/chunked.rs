@@ -3,19 +3,19 @@
 //! ```text
 //! Size ─► Data ─► DataEnd ─► Size ...      Size of 0 ─► Done
 //! ```
-//! Each byte is handled once, however small the reads are. Bounds: [`MAX_CHUNKED`] bytes in all, [`MAX_LINE`] for a
+//! Each byte is processed once, however small the reads are. Bounds: [`MAX_CHUNKED`] bytes in all, [`MAX_LINE`] for a
 //! chunk's size with its extensions, `MAX_BODY` of decoded bytes.
 
 use httparse::{Status, parse_chunk_size};
 
 use super::{MAX_BODY, Malformed};
 
-/// Bytes of a body with the framing of its chunks.
+/// The maximum length of a body including the chunk framing, in bytes.
 pub(super) const MAX_CHUNKED: usize = MAX_BODY + MAX_BODY / 2;
-/// Bytes of the line that holds a chunk's size.
+/// The maximum length of the line with a chunk's size, in bytes.
 const MAX_LINE: usize = 256;
 
-/// A decoder with what it has decoded.
+/// A decoder and its decoded bytes.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     state: State,
@@ -25,11 +25,11 @@ pub(super) struct Chunked {
 
 #[derive(Debug)]
 enum State {
-    /// The line so far.
+    /// The received part of the size line.
     Size(Vec<u8>),
-    /// So many bytes of the chunk are missing.
+    /// This many bytes of the chunk are missing.
     Data(usize),
-    /// The end of the line behind the chunk; so many bytes of it were received.
+    /// The line end after the chunk; this many bytes of it were received.
     DataEnd(usize),
     Done,
 }
@@ -41,7 +41,7 @@ impl Default for State {
 }
 
 impl Chunked {
-    /// Decodes the next bytes; true when the body is whole.
+    /// Decodes the next bytes; true when the body is complete.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<bool, Malformed> {
         while !bytes.is_empty() && !matches!(self.state, State::Done) {
             let rest = self.push_piece(bytes)?;
@@ -59,7 +59,7 @@ impl Chunked {
         &self.body
     }
 
-    /// Decodes the bytes that belong to the current state, and returns those behind them.
+    /// Decodes the bytes that belong to the current state, and returns the bytes after them.
     fn push_piece<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
         match &mut self.state {
             State::Size(line) => {
@@ -96,7 +96,7 @@ impl Chunked {
         }
     }
 
-    /// The state after the line of a chunk's size.
+    /// The state after the size line of a chunk.
     fn parse_size(&self) -> Result<State, Malformed> {
         let State::Size(line) = &self.state else { return Err(Malformed) };
         let Ok(Status::Complete((end, size))) = parse_chunk_size(line) else { return Err(Malformed) };

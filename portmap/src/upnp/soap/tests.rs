@@ -71,7 +71,7 @@ fn description_yields_services_of_same_host_only() {
         (Kind::Ppp1, 5000, "/igd/ppp?a&b".to_owned()),
     ];
     assert_eq!(found(&document), expected);
-    // A base of its own, which may not lead elsewhere either.
+    // A document with its own base URL, which must not point to another host either.
     let one = service(ip1, "ctl");
     assert_eq!(found(&format!("<URLBase>http://192.168.1.1:80/x/</URLBase>{one}"))[0].2, "/x/ctl");
     assert_eq!(found(&format!("<URLBase>http://192.168.1.2:80/x/</URLBase>{one}")), []);

@@ -20,12 +20,12 @@ fn seed(number: u8) -> Seed {
     Seed::new([number; 32])
 }
 
-/// A network on which everybody hears every multicast, their own too.
+/// A network on which every host receives every multicast, including its own.
 struct Lan {
     start: Instant,
     now: Instant,
     hosts: Vec<(IpAddr, Mdns)>,
-    /// When, from whom, what.
+    /// The time, the sender and the datagram.
     trace: Vec<(Duration, IpAddr, Outgoing)>,
 }
 
@@ -77,7 +77,7 @@ impl Lan {
         std::iter::from_fn(|| self.hosts[host].1.poll_found()).collect()
     }
 
-    /// When this host sent something.
+    /// The times at which this host sent a datagram.
     fn times(&self, host: usize) -> Vec<u128> {
         self.trace
             .iter()
@@ -226,11 +226,11 @@ fn query_that_lists_own_instance_is_not_answered() {
     lan.run(Duration::from_secs(5));
     let browser = lan.browse("10.0.0.2", 2);
     lan.run(Duration::from_secs(55));
-    assert_eq!(lan.times(announcer).len(), 3, "two unasked, one asked for");
+    assert_eq!(lan.times(announcer).len(), 3, "two unsolicited, one requested");
     assert_eq!(lan.times(browser).len(), 6);
     let queries: Vec<_> = lan.trace.iter().filter(|(_, addr, _)| *addr == ip("10.0.0.2")).collect();
     assert!(parsed(&queries[1].2).answers[0].ttl > TTL / 2);
-    // After half of its life it is asked for again.
+    // After half of its TTL the instance is queried again.
     lan.run(Duration::from_secs(60));
     assert_eq!(lan.times(announcer).len(), 4);
 }
@@ -255,11 +255,11 @@ fn goodbye_withdraws_all_records() {
 
     let mut late = Mdns::browse(lan.now, &[ip("10.0.0.3")], &seed(3));
     late.handle_datagram(lan.now, at("10.0.0.1"), &farewell.build_bytes_vec().unwrap());
-    assert_eq!(late.poll_found(), None, "nobody is there any more");
+    assert_eq!(late.poll_found(), None, "no announcer is left");
 
     let mut silent = Mdns::announce(lan.now, 1, &[ip("10.0.0.1")], &seed(1));
     silent.goodbye();
-    assert_eq!(silent.poll_transmit(), None, "what was never said is not taken back");
+    assert_eq!(silent.poll_transmit(), None, "records that were never announced are not withdrawn");
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn only_queries_for_own_records_are_answered() {
     }
 }
 
-/// An announcement as anybody may make one.
+/// An announcement that any host can forge.
 fn forged(label: &str, port: u16, addresses: &[&str], ttl: u32) -> Vec<u8> {
     let mut packet = Packet::new_reply(0);
     let (instance, host) = (format!("{label}._tallow._udp.local"), format!("{label}.local"));
@@ -418,9 +418,9 @@ fn announced_address_must_be_on_own_network() {
         let source = "192.168.1.10";
         assert_eq!(found_from(source, 4433, &[address]), ["192.168.1.10:4433"], "{address}: its source instead");
         assert_eq!(found_from(source, 4433, &[address, source]), ["192.168.1.10:4433"]);
-        assert_eq!(found_from(address, 4433, &[address]), [""; 0], "a source that is none of ours");
+        assert_eq!(found_from(address, 4433, &[address]), [""; 0], "a source outside our networks");
     }
-    // Before the interfaces are known, only the source is.
+    // Before the interfaces are known, only the source address is accepted.
     let mut mdns = Mdns::browse(Instant::now(), &[ip("192.168.1.20")], &seed(1));
     let forged = forged("x", 4433, &["10.9.9.9", "192.168.1.10"], 120);
     mdns.handle_datagram(Instant::now(), at("192.168.1.10"), &forged);
@@ -448,7 +448,7 @@ fn datagrams_of_other_networks_and_ports_are_ignored() {
     let mut announcer = Mdns::announce(now, 4433, &[ip("192.168.1.20")], &seed(1));
     let question = message::query(std::iter::empty()).unwrap();
     announcer.handle_datagram(now, SocketAddr::new(ip("203.0.113.5"), 1234), &question);
-    assert_eq!(announcer.poll_transmit(), None, "nobody is flooded through us");
+    assert_eq!(announcer.poll_transmit(), None, "unicast answers are limited");
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn a_flood_of_announcements_leaves_room_for_other_sources() {
     for _ in 0..1000 {
         mdns.handle_timeout(mdns.poll_timeout().unwrap());
     }
-    assert!(mdns.out.len() <= MAX_WAITING, "nobody takes them away");
+    assert!(mdns.out.len() <= MAX_WAITING, "the queue is bounded");
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn compression_loops_and_false_counts_are_refused() {
     forward.extend_from_slice(&[0xc0, 14, 0xc0, 12]);
     let mut label_and_back = header(1);
     label_and_back.extend_from_slice(&[1, b'a', 0xc0, 12]);
-    // Each points two bytes back: long, but it ends; at the most records that fit.
+    // Each pointer leads two bytes back: the chain is long, but it ends, with the maximum number of records that fit.
     let mut chain = header(60);
     chain.push(0);
     for pointer in (12_u16..1400).step_by(2) {
@@ -528,7 +528,7 @@ fn compression_loops_and_false_counts_are_refused() {
     assert!(message::parse_response(&long).is_empty());
 }
 
-/// Both ends survive it, and stay within their bounds.
+/// Both ends process the datagram without a panic and within their bounds.
 fn endure(data: &[u8]) {
     let now = Instant::now();
     let own = [ip("192.168.1.20")];

@@ -1,8 +1,8 @@
-//! The TCP listeners: who comes is given to the node, which names them or turns them away.
+//! The TCP listeners: the node names or refuses each new connection.
 //!
-//! Bound: [`ACCEPTS`] for each listener and round. Timer: [`REST`], for a listener whose accept fails. Out of
-//! descriptors or of memory, the system says so at once and again and again, and who waits stays in the backlog:
-//! one failure is enough to rest.
+//! Bound: [`ACCEPTS`] for each listener and round. Timer: [`REST`], for a listener whose accept fails. When the system
+//! has no descriptors or no memory, it fails every call at once, and connections wait in the backlog. So one failure is
+//! enough for a pause.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::REST;
 use super::tcp::TcpConnections;
-use super::wakes::{Bell, Name, Wakes};
+use super::wakes::{Name, WakeFlag, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
 use crate::net::ListenerId;
@@ -19,24 +19,24 @@ use crate::node::Node;
 /// Connections taken from a listener in one round.
 pub(super) const ACCEPTS: usize = 16;
 
-/// All listeners of a driver: a handful.
+/// All listeners of a driver; there are only a few.
 #[derive(Default)]
 pub(super) struct Listeners(Vec<Listener>);
 
 struct Listener {
     id: ListenerId,
-    bell: Arc<Bell>,
+    flag: Arc<WakeFlag>,
     waker: Waker,
     state: State,
-    /// Its failure was logged, and nothing was accepted since.
+    /// Its failure was logged, and no connection was accepted since.
     is_known_to_fail: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Somebody may wait.
+    /// A connection may wait.
     Due,
-    /// Nobody waits; its bell will ring.
+    /// No connection waits; its waker will be called.
     Quiet,
     /// Accepting failed.
     Resting(Instant),
@@ -48,8 +48,8 @@ impl Listeners {
     }
 
     pub fn add(&mut self, id: ListenerId, wakes: &Arc<Wakes>) {
-        let bell = Bell::new(Name::Listener(id), wakes);
-        self.0.push(Listener { id, waker: bell.clone().into(), bell, state: State::Due, is_known_to_fail: false });
+        let flag = WakeFlag::new(Name::Listener(id), wakes);
+        self.0.push(Listener { id, waker: flag.clone().into(), flag, state: State::Due, is_known_to_fail: false });
     }
 
     pub fn remove(&mut self, id: ListenerId) {
@@ -58,7 +58,7 @@ impl Listeners {
 
     pub fn ring(&mut self, id: ListenerId) {
         if let Some(listener) = self.0.iter_mut().find(|listener| listener.id == id) {
-            listener.bell.rearm();
+            listener.flag.rearm();
             if listener.state == State::Quiet {
                 listener.state = State::Due;
             }
@@ -73,12 +73,12 @@ impl Listeners {
         moved
     }
 
-    /// Whether more may wait than the last round took.
+    /// Whether more connections may wait than the last round accepted.
     pub fn has_more(&self) -> bool {
         self.0.iter().any(|listener| listener.state == State::Due)
     }
 
-    /// When the first of those that rest is to be tried again.
+    /// When the pauses of failing listeners end.
     pub fn rests(&self) -> impl Iterator<Item = Instant> {
         self.0.iter().filter_map(|listener| match listener.state {
             State::Resting(until) => Some(until),
@@ -109,10 +109,10 @@ impl Listener {
                         io.adopt(tcp, accepted);
                     }
                 }
-                // Who came has gone again.
-                Poll::Ready(Err(error)) if is_theirs(&error) => {}
+                // The client closed the connection before it was accepted.
+                Poll::Ready(Err(error)) if is_peer_error(&error) => {}
                 Poll::Ready(Err(error)) => {
-                    // Out of descriptors it fails ten times a second until some are free.
+                    // Without descriptors it fails ten times a second until some are free.
                     if !std::mem::replace(&mut self.is_known_to_fail, true) {
                         tracing::warn!(%error, "connections cannot be accepted; trying again until they can");
                     }
@@ -126,7 +126,7 @@ impl Listener {
     }
 }
 
-fn is_theirs(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted

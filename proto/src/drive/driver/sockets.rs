@@ -1,9 +1,9 @@
-//! One UDP socket: what arrived is cut and given to the node, what the node sends is given to the runtime.
+//! One UDP socket: splits received buffers into datagrams for the node, and passes the node's datagrams to the runtime.
 //!
-//! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each round, [`SLOTS`] receive buffers of [`SLOT`] bytes
-//! for all sockets together, one buffer for the batch that is being sent. A datagram is copied once, out of its
-//! slot, into a block of its own: a piece of it that is kept must not hold the other datagrams that the system
-//! joined with it. Timer: [`REST`].
+//! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each round, [`SLOTS`] receive buffers of [`SLOT`] bytes for all
+//! sockets together, one buffer for the batch that is being sent. A datagram is copied once, out of its slot, into a
+//! buffer of its own: a piece of it that is kept must not keep the other datagrams that the system joined with it.
+//! Timer: [`REST`].
 
 use std::io::IoSliceMut;
 use std::task::{Context, Poll};
@@ -16,29 +16,30 @@ use crate::drive::io::{Io, Received};
 use crate::net::{Arrival, SocketId, Transmit};
 use crate::node::Node;
 
-/// Datagrams taken from a socket in one round. The last call may go beyond it by what the system joined in its slots.
+/// The most datagrams received from a socket in one round. The last call may exceed it by the datagrams that the system
+/// joined in its slots.
 pub(super) const DATAGRAMS_IN: usize = 128;
-/// Datagrams sent by a socket in one round, before the last batch.
+/// The most datagrams that a socket sends in one round, before the last batch.
 pub(super) const DATAGRAMS_OUT: usize = 64;
-/// Buffers offered to the system in one receive call. The system fills them from the first on, so those beyond what a
-/// load needs are never touched and take no memory.
+/// The number of buffers in one receive call. The system fills them from the first on, so buffers beyond the load's
+/// need are never touched and take no memory.
 pub(super) const SLOTS: usize = 8;
-/// Size of one of them: as much as the system joins (GRO), and any single datagram.
+/// The size of one buffer: the most that the system joins (GRO), and enough for any single datagram.
 pub(super) const SLOT: usize = 64 << 10;
 
 pub(super) struct Socket {
     pub id: SocketId,
     /// The batch that is being sent.
     out: Vec<u8>,
-    /// It found no room: the same will be tried again.
+    /// The batch that found no room; it will be sent again unchanged.
     pub blocked: Option<Transmit>,
-    /// The runtime will wake the task: until then there is nothing to receive, or no room to send.
+    /// The runtime will wake the task; until then there is nothing to receive, or no room to send.
     pub empty: bool,
     pub full: bool,
-    /// Receive calls in a row that failed.
+    /// The number of consecutive receive calls that failed.
     failures: u32,
     pub resting_until: Option<Instant>,
-    /// More may wait than this round took.
+    /// More datagrams may wait than this round received.
     pub more: bool,
 }
 
@@ -127,7 +128,7 @@ impl Socket {
                     self.full = true;
                 }
                 Poll::Ready(Ok(())) => {}
-                // Packet loss, for whoever waits for an answer. A probe for a larger MTU ends like this.
+                // This counts as packet loss, which the sender detects. A probe for a larger MTU ends like this.
                 Poll::Ready(Err(error)) => {
                     tracing::trace!(kind = ?error.kind(), size = transmit.size, "sending failed")
                 }

@@ -1,8 +1,8 @@
-//! The TCP TCP connections: bytes between the runtime and the node's buffers, without a copy.
+//! The TCP connections: moves bytes between the runtime and the node's buffers, without a copy.
 //!
-//! Visited are those whose bell rang and those that the node names, never all. A direction without buffer or output
-//! registers nothing. A TCP connection is over when both directions have ended, when it fails, or when it is aborted; the runtime
-//! then closes it if its end was sent, and resets it otherwise:
+//! A round processes only TCP connections that were woken or that the node names. A direction without a buffer or
+//! without output registers no waker. A TCP connection ends when both directions have ended, when it fails, or when it
+//! is aborted. The runtime then closes it if its end was sent, and resets it otherwise:
 //!
 //! ```text
 //! Dialling ─► Open ─Finish► Finishing ─output empty► Finished        Abort: over, at once in Dialling and Open,
@@ -17,53 +17,53 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::wakes::{Bell, Name, Wakes};
+use super::wakes::{Name, WakeFlag, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
 use crate::net::{Dial, TcpEvent, TcpId};
 use crate::node::Node;
 
-/// Calls for a TCP connection, in one direction and one round.
+/// The most calls for a TCP connection, in one direction and one round.
 pub(super) const CALLS: usize = 16;
-/// Slices offered in one write.
+/// The number of slices in one write.
 const SLICES: usize = 16;
-/// How long a TCP connection that the node has let go after its end may take to deliver what waits and to hear the other side's
-/// end: closing earlier, with bytes unread, would reset the connection and lose what is on its way.
+/// How long a TCP connection that the node has released may take to deliver its output and to receive the other side's
+/// end. Closing it earlier, with unread bytes, would reset the connection and lose data in flight.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
-/// What arrives for nobody goes here.
+/// The buffer for received bytes that nothing needs.
 const SCRATCH: usize = 4 << 10;
 
 /// All TCP connections of a driver.
 pub(super) struct TcpConnections {
     tcp_connections: BTreeMap<TcpId, TcpConnection>,
     wakes: Arc<Wakes>,
-    /// Woken, or not done in the round before.
+    /// TCP connections that were woken, or have more to do since the last round.
     due: Vec<TcpId>,
-    /// To be written to in this round.
+    /// TCP connections to write to in this round.
     touched: Vec<TcpId>,
-    /// Ordered by time, since all wait equally long. Some may be over already.
+    /// Ordered by time, since the linger time is constant. Some may have ended already.
     lingering: VecDeque<(Instant, TcpId)>,
     scratch: Box<[u8]>,
 }
 
 struct TcpConnection {
-    bell: Arc<Bell>,
+    flag: Arc<WakeFlag>,
     waker: Waker,
     writing: Writing,
-    /// The other side has sent its last byte.
+    /// The other side has sent FIN.
     ended: bool,
-    /// The node wants no more of it: what comes is thrown away, until then.
-    let_go: Option<Instant>,
-    /// The bell will ring: until then there is nothing to read, or no room to write.
+    /// The node has released the connection: until this time, received bytes are dropped.
+    released: Option<Instant>,
+    /// The waker will be called: until then there is nothing to read, or no room to write.
     empty: bool,
     full: bool,
-    /// Nothing can be written any more. What had arrived by then is still read before the node is told.
+    /// Writing failed. The data that arrived before is still read before the node is notified.
     broken: Option<io::ErrorKind>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
-    /// Dialling failed at once: the runtime does not know the TCP connection, and the node is notified in the next round.
+    /// Dialling failed at once: the runtime has no such TCP connection, and the node is notified in the next round.
     Refused(io::ErrorKind),
     Dialling {
         finish: bool,
@@ -82,7 +82,7 @@ impl TcpConnection {
         matches!(self.writing, Writing::Dialling { .. } | Writing::Refused(_))
     }
 
-    /// The runtime forgets the TCP connection: orderly if its end was sent, else with a reset.
+    /// Ends the TCP connection at the runtime: it is closed if its FIN was sent, and reset otherwise.
     fn end<I: Io>(&self, id: TcpId, io: &mut I) {
         match self.writing {
             Writing::Refused(_) => {}
@@ -104,7 +104,7 @@ impl TcpConnections {
         }
     }
 
-    /// A newcomer; false when its name is taken.
+    /// Adds a TCP connection; false if its id is in use.
     pub fn open(&mut self, id: TcpId) -> bool {
         self.add(id, Writing::Open)
     }
@@ -120,13 +120,21 @@ impl TcpConnections {
 
     fn add(&mut self, id: TcpId, writing: Writing) -> bool {
         if self.tcp_connections.contains_key(&id) {
-            tracing::error!(?id, "the name of a tcp was given twice");
+            tracing::error!(?id, "a TCP connection's id was given twice");
             return false;
         }
-        let bell = Bell::new(Name::Tcp(id), &self.wakes);
-        let waker = bell.clone().into();
-        let tcp =
-            TcpConnection { bell, waker, writing, ended: false, let_go: None, empty: false, full: false, broken: None };
+        let flag = WakeFlag::new(Name::Tcp(id), &self.wakes);
+        let waker = flag.clone().into();
+        let tcp = TcpConnection {
+            flag,
+            waker,
+            writing,
+            ended: false,
+            released: None,
+            empty: false,
+            full: false,
+            broken: None,
+        };
         self.tcp_connections.insert(id, tcp);
         self.due.push(id);
         true
@@ -145,31 +153,32 @@ impl TcpConnections {
 
     pub fn abort<I: Io>(&mut self, now: Instant, io: &mut I, id: TcpId) {
         let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
-        if !tcp.is_finishing() || tcp.let_go.is_some() {
+        if !tcp.is_finishing() || tcp.released.is_some() {
             tcp.end(id, io);
             self.tcp_connections.remove(&id);
             return;
         }
         let until = now.checked_add(LINGER).unwrap_or(now);
-        tcp.let_go = Some(until);
+        tcp.released = Some(until);
         self.lingering.push_back((until, id));
         self.due.push(id);
     }
 
     pub fn ring(&mut self, id: TcpId) {
         if let Some(tcp) = self.tcp_connections.get_mut(&id) {
-            tcp.bell.rearm();
+            tcp.flag.rearm();
             (tcp.empty, tcp.full) = (false, false);
             self.due.push(id);
         }
     }
 
-    /// What came since the last round. `nobody`: the node is closed, and what it doesn't want is thrown away.
-    pub fn read<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, nobody: bool) -> bool {
+    /// Reads what arrived since the last round. `closed`: the node is closed, and bytes without a buffer of the node
+    /// are dropped.
+    pub fn read<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, closed: bool) -> bool {
         let now = io.now();
         while let Some((_, id)) = self.lingering.pop_front_if(|&mut (until, _)| until <= now) {
             if let Some(tcp) = self.tcp_connections.get(&id)
-                && tcp.let_go.is_some_and(|until| until <= now)
+                && tcp.released.is_some_and(|until| until <= now)
             {
                 tcp.end(id, io);
                 self.tcp_connections.remove(&id);
@@ -180,7 +189,7 @@ impl TcpConnections {
         due.dedup();
         let mut moved = false;
         for &id in &due {
-            match self.read_one(id, node, io, nobody) {
+            match self.read_one(id, node, io, closed) {
                 Ok(any) => moved |= any,
                 Err(error) => {
                     self.lose(id, &error, node, io);
@@ -192,7 +201,7 @@ impl TcpConnections {
         moved
     }
 
-    fn read_one<N: Node, I: Io>(&mut self, id: TcpId, node: &mut N, io: &mut I, nobody: bool) -> io::Result<bool> {
+    fn read_one<N: Node, I: Io>(&mut self, id: TcpId, node: &mut N, io: &mut I, closed: bool) -> io::Result<bool> {
         let Some(tcp) = self.tcp_connections.get_mut(&id) else { return Ok(false) };
         let cx = &mut Context::from_waker(&tcp.waker);
         let mut moved = false;
@@ -212,8 +221,8 @@ impl TcpConnections {
             if tcp.empty || tcp.ended {
                 break;
             }
-            let thrown = tcp.let_go.is_some() || (nobody && node.pipe_buffer(id).is_empty());
-            let buffer = if thrown { &mut self.scratch } else { node.pipe_buffer(id) };
+            let discarded = tcp.released.is_some() || (closed && node.pipe_buffer(id).is_empty());
+            let buffer = if discarded { &mut self.scratch } else { node.pipe_buffer(id) };
             if buffer.is_empty() {
                 break;
             }
@@ -233,7 +242,7 @@ impl TcpConnections {
             let count = result?;
             moved = true;
             tcp.ended = count == 0;
-            if !thrown {
+            if !discarded {
                 let event = if tcp.ended { TcpEvent::Eof } else { TcpEvent::Filled(count) };
                 node.handle_tcp(io.now(), id, event);
             }
@@ -241,13 +250,13 @@ impl TcpConnections {
         Ok(moved)
     }
 
-    /// What the node has for the TCP connections that it names, and for those that were read. True
-    /// when the node was told something.
+    /// Writes the node's output for TCP connections that the node names, and for those that were read. True if the node
+    /// was notified of something.
     pub fn write<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I) -> bool {
         while let Some(id) = node.poll_tcp() {
             let Some(tcp) = self.tcp_connections.get(&id) else { continue };
             self.touched.push(id);
-            let wants = !tcp.is_dialling() && !tcp.empty && !tcp.ended && tcp.let_go.is_none();
+            let wants = !tcp.is_dialling() && !tcp.empty && !tcp.ended && tcp.released.is_none();
             if wants && !node.pipe_buffer(id).is_empty() {
                 self.due.push(id);
             }
@@ -255,25 +264,25 @@ impl TcpConnections {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
-        let mut told = false;
+        let mut notified = false;
         for id in touched.drain(..) {
             match self.write_one(id, node, io) {
-                Ok(any) => told |= any,
+                Ok(any) => notified |= any,
                 Err(error) => {
                     self.cannot_write(id, &error, node, io);
-                    told = true;
+                    notified = true;
                 }
             }
         }
-        // Kept for its capacity.
+        // The vector is kept for its capacity.
         self.touched = touched;
-        told
+        notified
     }
 
     fn write_one<N: Node, I: Io>(&mut self, id: TcpId, node: &mut N, io: &mut I) -> io::Result<bool> {
         let Some(tcp) = self.tcp_connections.get_mut(&id) else { return Ok(false) };
         let cx = &mut Context::from_waker(&tcp.waker);
-        let mut told = false;
+        let mut notified = false;
         for call in 0.. {
             if tcp.full || tcp.broken.is_some() || tcp.is_dialling() || tcp.writing == Writing::Finished {
                 break;
@@ -297,7 +306,7 @@ impl TcpConnections {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(result) => {
                     node.handle_tcp(io.now(), id, TcpEvent::Wrote(result?));
-                    told = true;
+                    notified = true;
                 }
             }
         }
@@ -305,13 +314,13 @@ impl TcpConnections {
             tcp.end(id, io);
             self.tcp_connections.remove(&id);
         }
-        Ok(told)
+        Ok(notified)
     }
 
-    /// The other side's last words may have come before it closed, and are not lost with ours.
+    /// Writing failed. The other side may have sent data before it closed; that data is still read.
     fn cannot_write<N: Node, I: Io>(&mut self, id: TcpId, error: &io::Error, node: &mut N, io: &mut I) {
         let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
-        if tcp.ended || tcp.let_go.is_some() {
+        if tcp.ended || tcp.released.is_some() {
             return self.lose(id, error, node, io);
         }
         (tcp.broken, tcp.empty) = (Some(error.kind()), false);
@@ -321,7 +330,7 @@ impl TcpConnections {
     fn lose<N: Node, I: Io>(&mut self, id: TcpId, error: &io::Error, node: &mut N, io: &mut I) {
         let Some(tcp) = self.tcp_connections.remove(&id) else { return };
         tcp.end(id, io);
-        if tcp.let_go.is_none() {
+        if tcp.released.is_none() {
             node.handle_tcp(io.now(), id, TcpEvent::Failed(error.kind()));
         }
     }
@@ -331,17 +340,18 @@ impl TcpConnections {
         !self.due.is_empty()
     }
 
-    /// When the first of those that were let go has had its time.
+    /// When the linger time of the first released TCP connection ends.
     pub fn linger(&self) -> Option<Instant> {
         self.lingering.front().map(|&(until, _)| until)
     }
 
-    /// Whether a TCP connection that the node has finished still has bytes to deliver, or the other side's end to hear.
+    /// Whether a TCP connection that the node has finished still has bytes to deliver, or waits for the other side's
+    /// end.
     pub fn is_flushing(&self) -> bool {
         self.tcp_connections.values().any(TcpConnection::is_finishing)
     }
 
-    /// The node is closed: those that it has finished and no longer reads are read all the same.
+    /// The node is closed: TCP connections that it finished are read, although the node no longer reads them.
     pub fn flush(&mut self) {
         self.due.extend(self.tcp_connections.iter().filter(|(_, tcp)| tcp.is_finishing()).map(|(&id, _)| id));
     }

@@ -1,4 +1,4 @@
-//! TCP connections and listeners with a runtime that is a script.
+//! TCP connections and listeners with a scripted runtime.
 
 use std::io;
 use std::task::Waker;
@@ -13,7 +13,7 @@ use crate::node::Input;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What the node heard of TCP connections and listeners since the last look.
+/// What the node received from TCP connections and listeners since the last call.
 fn received(theatre: &Theatre) -> Vec<Received> {
     let received = std::mem::take(&mut theatre.plan().received);
     received.into_iter().filter(|received| !matches!(received, Received::Settled | Received::Timeout)).collect()
@@ -28,7 +28,7 @@ fn dial(theatre: &mut Theatre, tcp: u32) {
     assert!(theatre.poll().is_pending());
 }
 
-/// A theatre with these TCP connections, all dialled and up.
+/// A theatre with these TCP connections, all dialled and established.
 fn with_tcp(tcp_connections: impl IntoIterator<Item = u32>) -> Theatre {
     let mut theatre = Theatre::new(&[]);
     for tcp in tcp_connections {
@@ -50,10 +50,10 @@ fn listening() -> Theatre {
 }
 
 fn ring(waker: Option<Waker>) {
-    waker.expect("somebody registered").wake();
+    waker.expect("a registered waker").wake();
 }
 
-/// Bytes come in, and the reader is woken.
+/// Bytes arrive, and the reader is woken.
 fn arrive(theatre: &Theatre, tcp: u32, incoming: impl IntoIterator<Item = Incoming>) {
     theatre.line(tcp).incoming.extend(incoming);
     let reader = theatre.line(tcp).reader.take();
@@ -77,12 +77,12 @@ fn dialled_connection_is_polled_only_when_woken() {
     theatre.driver.node.tube(1).out.push_back(b"first words".to_vec());
     dial(&mut theatre, 1);
     assert_eq!(theatre.line(1).dial_calls, 1);
-    // The node touches it and other things happen: it is still on its way.
+    // The node touches the connection and other events occur, but dialling is not complete.
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.line(1).dial_calls, 1);
     assert_eq!(theatre.line(1).write_calls, 0);
-    // Woken for nothing.
+    // A spurious wake-up.
     ring(theatre.line(1).writer.take());
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), []);
@@ -103,7 +103,7 @@ fn failed_dial_is_reported_and_forgotten() {
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [told(1, TcpEvent::Failed(io::ErrorKind::ConnectionRefused))]);
     assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
-    // What the node still asks of it comes to nothing.
+    // Further requests of the node for this connection have no effect.
     touch(&theatre, 1);
     act(&mut theatre, [Action::Finish(TcpId(1)), Action::Abort(TcpId(1))]);
     assert_eq!(received(&theatre), []);
@@ -115,8 +115,8 @@ fn immediate_dial_failure_is_reported() {
     theatre.stage_mut().refuse_to_dial = true;
     dial(&mut theatre, 1);
     assert_eq!(received(&theatre), [told(1, TcpEvent::Failed(io::ErrorKind::NetworkUnreachable))]);
-    assert_eq!(theatre.stage().ended, [], "the runtime does not know it");
-    // Whatever the node asked for before it was notified comes to nothing.
+    assert_eq!(theatre.stage().ended, [], "the runtime has no such connection");
+    // Requests that the node made before it was notified have no effect.
     let asked = [Action::Dial(TcpId(2), Dial::from(addr(2))), Action::Finish(TcpId(2)), Action::Abort(TcpId(2))];
     act(&mut theatre, asked);
     assert_eq!(received(&theatre), []);
@@ -151,7 +151,7 @@ fn partial_writes_resume_at_their_offset() {
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [2, 2, 1].map(|count| told(1, TcpEvent::Wrote(count))));
-    // Full: the node's touch does not try again, the waker does.
+    // The connection is full: a touch of the node does not try again, the waker does.
     let calls = theatre.line(1).write_calls;
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
@@ -190,12 +190,12 @@ fn connection_without_buffer_is_not_read_until_touched() {
     assert!(theatre.line(1).reader.is_none());
     theatre.driver.node.tube(1).room = 2100;
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.line(1).read_calls, 0, "the node has not said so");
+    assert_eq!(theatre.line(1).read_calls, 0, "the node has no buffer");
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [1000, 1000, 100].map(|count| told(1, TcpEvent::Filled(count))));
     assert!(theatre.line(1).reader.is_none(), "full, and nothing registered");
-    // A reader that is registered is not asked again because the node has something to write.
+    // A registered reader is not polled again because the node has something to write.
     theatre.driver.node.tube(1).room = 2100;
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
@@ -252,7 +252,7 @@ fn repeated_wakes_of_connections_wake_task_once() {
     assert_eq!(theatre.line(1).read_calls, calls + 1, "a spurious wake costs one call");
     one.wake();
     assert_eq!(theatre.wakes.count(), wakes + 2, "and it can ring again");
-    // A bell whose owner is gone is heard and means nothing.
+    // A wake-up of a connection that ended has no effect.
     act(&mut theatre, [Action::Abort(TcpId(2))]);
     two.wake();
     assert!(theatre.poll().is_pending());
@@ -270,11 +270,11 @@ fn flooded_connection_yields_to_others_and_other_tasks() {
     touch(&theatre, 2);
     let wakes = theatre.wakes.count();
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+    assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
     let received = received(&theatre);
     let second = received.iter().position(|received| *received == told(2, TcpEvent::Filled(1))).unwrap();
     assert!(second <= CALLS, "{second}");
-    // The first round was told of the TCP connections after it had read.
+    // The first round learned of the TCP connections after it had read.
     assert_eq!(theatre.driver.node.tube(1).got.len(), (ROUNDS - 1) * CALLS);
     while theatre.driver.node.tube(1).got.len() < 1000 {
         assert!(theatre.poll().is_pending());
@@ -289,7 +289,7 @@ fn eof_is_read_once_and_write_direction_stays_open() {
     arrive(&theatre, 1, [Incoming::Bytes(b"last".to_vec()), Incoming::End]);
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
-    // Written in the round that hears of it, read in the next.
+    // Written in the round that processes the request, read in the next.
     let expected = [TcpEvent::Wrote(6), TcpEvent::Filled(4), TcpEvent::Eof].map(|event| told(1, event));
     assert_eq!(received(&theatre), expected);
     let calls = theatre.line(1).read_calls;
@@ -349,7 +349,7 @@ fn aborted_connection_is_reset_and_drops_its_data() {
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     arrive(&theatre, 1, [Incoming::Bytes(b"late".to_vec())]);
-    // The bytes came first, and are heard first.
+    // The bytes arrived first, and are read first.
     act(&mut theatre, [Action::Abort(TcpId(1))]);
     assert_eq!(received(&theatre), [told(1, TcpEvent::Filled(4))]);
     assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
@@ -367,7 +367,7 @@ fn finished_then_aborted_connection_lingers_until_peer_eof() {
     theatre.line(1).room = 100;
     ring(theatre.line(1).writer.take());
     assert!(theatre.poll().is_pending());
-    assert_eq!(received(&theatre), [told(1, TcpEvent::Wrote(7))], "what came is nobody's");
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Wrote(7))], "received bytes are dropped");
     assert!(theatre.line(1).finished && theatre.stage().ended.is_empty());
     arrive(&theatre, 1, [Incoming::End]);
     assert!(theatre.poll().is_pending());
@@ -412,8 +412,8 @@ fn accepted_connections_get_id_or_are_refused() {
     theatre.plan().names.push_back(TcpId(7));
     theatre.driver.node.tube(7).room = 10;
     theatre.driver.node.tube(7).out.push_back(b"welcome".to_vec());
-    theatre.door(0).queue.extend([Ok(1), Err(io::ErrorKind::ConnectionAborted), Ok(2)]);
-    ring(theatre.door(0).waker.take());
+    theatre.listener(0).queue.extend([Ok(1), Err(io::ErrorKind::ConnectionAborted), Ok(2)]);
+    ring(theatre.listener(0).waker.take());
     assert!(theatre.poll().is_pending());
     let accept = |port| Received::Accept(ListenerId(0), addr(port));
     assert_eq!(received(&theatre), [accept(1), accept(2), told(7, TcpEvent::Wrote(7))]);
@@ -421,10 +421,10 @@ fn accepted_connections_get_id_or_are_refused() {
     arrive(&theatre, 7, [Incoming::Bytes(b"thanks".to_vec())]);
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [told(7, TcpEvent::Filled(6))]);
-    // A name that is taken is not given again.
+    // An id in use is not given again.
     theatre.plan().names.push_back(TcpId(7));
-    theatre.door(0).queue.push_back(Ok(3));
-    ring(theatre.door(0).waker.take());
+    theatre.listener(0).queue.push_back(Ok(3));
+    ring(theatre.listener(0).waker.take());
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.stage().lines.len(), 1);
 }
@@ -432,32 +432,32 @@ fn accepted_connections_get_id_or_are_refused() {
 #[test]
 fn listener_is_polled_when_woken_with_bounded_accepts() {
     let mut theatre = listening();
-    let calls = theatre.door(0).calls;
+    let calls = theatre.listener(0).calls;
     for _ in 0..10 {
         assert!(theatre.poll().is_pending());
     }
-    assert_eq!(theatre.door(0).calls, calls);
-    theatre.door(0).queue.extend((0..1000).map(Ok));
-    ring(theatre.door(0).waker.take());
+    assert_eq!(theatre.listener(0).calls, calls);
+    theatre.listener(0).queue.extend((0..1000).map(Ok));
+    ring(theatre.listener(0).waker.take());
     let wakes = theatre.wakes.count();
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.door(0).calls - calls, ROUNDS * ACCEPTS);
-    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+    assert_eq!(theatre.listener(0).calls - calls, ROUNDS * ACCEPTS);
+    assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
 }
 
 #[test]
 fn failing_listener_pauses_and_retries() {
     let mut theatre = listening();
-    let calls = theatre.door(0).calls;
-    theatre.door(0).broken = true;
-    ring(theatre.door(0).waker.take());
+    let calls = theatre.listener(0).calls;
+    theatre.listener(0).broken = true;
+    ring(theatre.listener(0).waker.take());
     for _ in 0..10 {
         assert!(theatre.poll().is_pending());
     }
-    assert_eq!(theatre.door(0).calls - calls, 1, "one failure is enough");
+    assert_eq!(theatre.listener(0).calls - calls, 1, "one failure is enough");
     assert_eq!(theatre.stage().timer, Some(theatre.start + REST));
-    theatre.door(0).broken = false;
-    theatre.door(0).queue.push_back(Ok(5));
+    theatre.listener(0).broken = false;
+    theatre.listener(0).queue.push_back(Ok(5));
     theatre.advance(REST);
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [Received::Accept(ListenerId(0), addr(5))]);
@@ -474,11 +474,11 @@ fn listen_result_is_reported_and_closed_listener_not_polled() {
         Received::Listening(ListenerId(1), Err(io::ErrorKind::AddrInUse)),
     ];
     assert_eq!(received(&theatre), answers);
-    let waker = theatre.door(0).waker.take();
+    let waker = theatre.listener(0).waker.take();
     act(&mut theatre, [Action::Unlisten(ListenerId(0))]);
     ring(waker);
     assert!(theatre.poll().is_pending());
-    assert!(theatre.stage().doors.is_empty());
+    assert!(theatre.stage().listeners.is_empty());
 }
 
 #[test]
@@ -495,7 +495,7 @@ fn closed_node_flushes_finished_connections_only() {
     assert!(theatre.poll().is_pending());
     assert!(theatre.line(1).finished);
     assert_eq!(theatre.line(1).written, b"goodbye");
-    // Unread bytes would make a reset of the end: nobody wants them, so they are thrown away.
+    // Unread bytes would turn the close into a reset: nothing needs them, so they are dropped.
     arrive(&theatre, 1, [Incoming::Bytes(vec![0; 10_000]), Incoming::End]);
     assert!(theatre.poll().is_ready());
     assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed), (TcpId(2), Ended::Reset)]);

@@ -102,7 +102,7 @@ fn flooded_socket_starves_no_other_socket_or_task() {
         theatre.plan().received.clear();
         let wakes = theatre.wakes.count();
         assert!(theatre.poll().is_pending(), "yields");
-        assert_eq!(theatre.wakes.count(), wakes + 1, "and comes back");
+        assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
         for socket in 0..3 {
             let received = theatre.plan().datagrams(socket);
             let bound = ROUNDS * (DATAGRAMS_IN + SLOTS);
@@ -159,7 +159,7 @@ fn empty_socket_is_polled_once_per_wake() {
     theatre.wire(1).blocked = true;
     theatre.send(1, b"x");
     let calls = theatre.wire(0).recv_calls;
-    // Something moves in each round but the last.
+    // There is progress in each round except the last.
     theatre.arrive(0, vec![(vec![1], 1)]);
     theatre.plan().jobs.push_back(job(1, || Ok(true)));
     theatre.plan().deadline = Some(theatre.start);
@@ -175,7 +175,7 @@ fn a_failing_receive_is_not_fatal_and_does_not_spin() {
     theatre.wire(0).arrivals.push_back(Arrives::Failure);
     theatre.arrive(0, vec![(vec![5], 1)]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.plan().datagrams(0), 1, "what comes after an echo is received at once");
+    assert_eq!(theatre.plan().datagrams(0), 1, "a datagram after an ICMP error is received at once");
 
     theatre.wire(0).broken = true;
     let calls = theatre.wire(0).recv_calls;
@@ -186,18 +186,14 @@ fn a_failing_receive_is_not_fatal_and_does_not_spin() {
     assert_eq!(theatre.stage().timer, Some(theatre.start + REST), "it will be tried again");
     theatre.arrive(1, vec![(vec![5], 1)]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.plan().datagrams(1), 1, "the other socket goes on");
+    assert_eq!(theatre.plan().datagrams(1), 1, "the other socket continues");
 
     theatre.wire(0).broken = false;
     theatre.arrive(0, vec![(vec![6], 1)]);
     theatre.advance(REST);
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.plan().datagrams(0), 2);
-    assert_eq!(
-        theatre.plan().count(|received| *received == Received::Timeout),
-        0,
-        "the node has nothing to do with it"
-    );
+    assert_eq!(theatre.plan().count(|received| *received == Received::Timeout), 0, "the node is not involved");
 }
 
 #[test]
@@ -396,5 +392,5 @@ fn dropped_handle_lets_node_send_its_goodbye() {
     assert!(theatre.poll().is_ready());
     assert_eq!(theatre.plan().count(|received| *received == Received::HandleDropped), 1);
     assert_eq!(theatre.wire(0).sent, [b"goodbye"]);
-    assert_eq!(theatre.plan().events.len(), 0, "events that nobody takes hold nothing up");
+    assert_eq!(theatre.plan().events.len(), 0, "events that the application does not take block nothing");
 }

@@ -1,8 +1,8 @@
-//! Which listeners and TCP connections were woken. With the task's waker for all of them, each wake
-//! would poll every TCP connection of a relay.
+//! Which listeners and TCP connections were woken. If all of them used the task's waker, each wake-up would poll every
+//! TCP connection of a relay.
 //!
-//! Each has a [`Bell`] as its waker; one that rings puts its name on the list, once, and wakes the task. Bound of the
-//! list: as many names as there are bells.
+//! Each one has a [`WakeFlag`] as its waker. A flag that is woken adds its name to the list, once, and wakes the task.
+//! Bound of the list: the number of flags.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,53 +10,53 @@ use std::task::{Context, Wake, Waker};
 
 use crate::net::{ListenerId, TcpId};
 
-/// Whose bell it is.
+/// The listener or TCP connection to which a flag belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
     Listener(ListenerId),
     Tcp(TcpId),
 }
 
-/// The list, and whom to wake for it.
+/// The names of woken flags, and the task to wake.
 #[derive(Default)]
 pub(super) struct Wakes(Mutex<List>);
 
 #[derive(Default)]
 struct List {
-    rung: Vec<Name>,
+    woken: Vec<Name>,
     driver: Option<Waker>,
 }
 
-/// See the module's text.
-pub(super) struct Bell {
+/// The waker of one listener or TCP connection; see the module documentation.
+pub(super) struct WakeFlag {
     name: Name,
-    rung: AtomicBool,
+    woken: AtomicBool,
     wakes: Arc<Wakes>,
 }
 
-impl Bell {
+impl WakeFlag {
     pub fn new(name: Name, wakes: &Arc<Wakes>) -> Arc<Self> {
-        Arc::new(Self { name, rung: AtomicBool::new(false), wakes: wakes.clone() })
+        Arc::new(Self { name, woken: AtomicBool::new(false), wakes: wakes.clone() })
     }
 
-    /// Before its owner is polled: what happens from now on rings again.
+    /// Call this before polling the owner: later events wake the task again.
     pub fn rearm(&self) {
-        self.rung.store(false, Ordering::Release);
+        self.woken.store(false, Ordering::Release);
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.rung.swap(true, Ordering::AcqRel) {
+        if self.woken.swap(true, Ordering::AcqRel) {
             return;
         }
         let driver = {
             let mut list = self.wakes.0.lock().unwrap_or_else(PoisonError::into_inner);
-            list.rung.push(self.name);
+            list.woken.push(self.name);
             list.driver.take()
         };
         if let Some(driver) = driver {
@@ -66,10 +66,10 @@ impl Wake for Bell {
 }
 
 impl Wakes {
-    /// Moves the list into the empty `rung`, and notes whom to wake for more.
-    pub fn collect(&self, cx: &Context<'_>, rung: &mut Vec<Name>) {
+    /// Moves the list into the empty `woken`, and stores the task's waker.
+    pub fn collect(&self, cx: &Context<'_>, woken: &mut Vec<Name>) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut list.rung, rung);
+        std::mem::swap(&mut list.woken, woken);
         let old = match &list.driver {
             Some(driver) if driver.will_wake(cx.waker()) => None,
             Some(_) | None => list.driver.replace(cx.waker().clone()),

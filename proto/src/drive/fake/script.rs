@@ -1,4 +1,4 @@
-//! A runtime that is a script.
+//! A scripted runtime.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +14,7 @@ use crate::drive::{Io, Received};
 use crate::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId, Transmit};
 use crate::node::Input;
 
-/// One receive call's answer: the buffers it fills, each with its stride, or a failure.
+/// The result of one receive call: the buffers that it fills, each with its stride, or a failure.
 pub enum Arrives {
     Buffers(Vec<(Vec<u8>, usize)>),
     Failure,
@@ -23,7 +23,7 @@ pub enum Arrives {
 #[derive(Default)]
 pub struct Wire {
     pub arrivals: VecDeque<Arrives>,
-    /// Never runs dry.
+    /// Data never runs out.
     pub flooded: bool,
     /// Every receive call fails.
     pub broken: bool,
@@ -34,7 +34,7 @@ pub struct Wire {
     pub send_calls: usize,
 }
 
-/// Who comes to a listener.
+/// The connections that wait at a listener.
 #[derive(Default)]
 pub struct Backlog {
     pub queue: VecDeque<Result<u16, io::ErrorKind>>,
@@ -44,7 +44,7 @@ pub struct Backlog {
     pub waker: Option<Waker>,
 }
 
-/// What a TCP connection has for its reader.
+/// What the reader of a TCP connection receives.
 pub enum Incoming {
     Bytes(Vec<u8>),
     End,
@@ -54,10 +54,10 @@ pub enum Incoming {
 /// The runtime's side of a TCP connection.
 #[derive(Default)]
 pub struct Line {
-    /// How dialling ends.
+    /// The result of dialling.
     pub dialled: Option<Result<(), io::ErrorKind>>,
     pub incoming: VecDeque<Incoming>,
-    /// Bytes that can be written before it is blocked, and by one call.
+    /// The number of bytes that can be written before the connection blocks, and by one call.
     pub room: usize,
     pub at_once: usize,
     pub written: Vec<u8>,
@@ -69,7 +69,7 @@ pub struct Line {
     pub writer: Option<Waker>,
 }
 
-/// How a TCP connection was forgotten.
+/// How the driver ended a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Closed,
@@ -86,12 +86,12 @@ pub struct Stage {
     pub blocking: Vec<Box<dyn FnOnce() + Send>>,
     pub news: VecDeque<Input>,
     pub news_polls: usize,
-    pub doors: BTreeMap<ListenerId, Backlog>,
+    pub listeners: BTreeMap<ListenerId, Backlog>,
     pub lines: BTreeMap<TcpId, Line>,
-    /// TCP connections that were forgotten.
+    /// TCP connections that the driver ended.
     pub ended: Vec<(TcpId, Ended)>,
     pub refuse_to_dial: bool,
-    /// Work is done at once.
+    /// Blocking work runs at once.
     pub has_no_threads: bool,
     pub queries: Vec<(QueryId, u16)>,
     pub answers: VecDeque<(QueryId, u16)>,
@@ -100,14 +100,14 @@ pub struct Stage {
 
 impl Stage {
     pub fn line(&mut self, tcp: TcpId) -> &mut Line {
-        self.lines.get_mut(&tcp).expect("a tcp that is there")
+        self.lines.get_mut(&tcp).expect("an open TCP connection")
     }
 }
 
 pub struct Script(pub Rc<RefCell<Stage>>);
 
 impl Io for Script {
-    /// The port it came from.
+    /// The source port.
     type Accepted = u16;
 
     fn poll_news(&mut self, _: &mut Context<'_>) -> Poll<Input> {
@@ -191,24 +191,24 @@ impl Io for Script {
         if stage.refuse_to_bind {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        stage.doors.insert(listener, Backlog::default());
+        stage.listeners.insert(listener, Backlog::default());
         Ok(listen.addr)
     }
     fn unlisten(&mut self, listener: ListenerId) {
-        self.0.borrow_mut().doors.remove(&listener);
+        self.0.borrow_mut().listeners.remove(&listener);
     }
     fn poll_accept(&mut self, cx: &mut Context<'_>, listener: ListenerId) -> Poll<io::Result<(u16, SocketAddr)>> {
         let mut stage = self.0.borrow_mut();
-        let door = stage.doors.get_mut(&listener).expect("a listener");
-        door.calls += 1;
-        if door.broken {
+        let listener = stage.listeners.get_mut(&listener).expect("a listener");
+        listener.calls += 1;
+        if listener.broken {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        match door.queue.pop_front() {
+        match listener.queue.pop_front() {
             Some(Ok(port)) => Poll::Ready(Ok((port, addr(port)))),
             Some(Err(kind)) => Poll::Ready(Err(kind.into())),
             None => {
-                door.waker = Some(cx.waker().clone());
+                listener.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }

@@ -1,4 +1,4 @@
-//! A node that does what it is told and writes down what it hears.
+//! A scripted node that records its inputs.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -38,7 +38,7 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
         }
         fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
+    Job::new(JobId(id), Work::Finish { sink: Arc::new(Does(work)), at_most: 1 })
 }
 
 #[derive(Debug, PartialEq, Clone)]
@@ -54,7 +54,7 @@ impl From<Misuse> for Event {
     }
 }
 
-/// What the node was told.
+/// What the node received.
 #[derive(Debug, PartialEq)]
 pub enum Received {
     Datagram(SocketId, Vec<u8>),
@@ -73,7 +73,7 @@ pub enum Received {
     Settled,
 }
 
-/// What the node wants, and what it heard.
+/// The node's script, and what it received.
 #[derive(Default)]
 pub struct Plan {
     pub received: Vec<Received>,
@@ -81,9 +81,9 @@ pub struct Plan {
     pub jobs: VecDeque<Job>,
     pub transmits: BTreeMap<SocketId, VecDeque<Vec<u8>>>,
     pub events: VecDeque<Event>,
-    /// The names of newcomers; when there is none they are turned away.
+    /// The ids for new connections; without one the node refuses them.
     pub names: VecDeque<TcpId>,
-    /// Answers of `poll_tcp`.
+    /// Results of `poll_tcp`.
     pub touched: VecDeque<TcpId>,
     pub deadline: Option<Instant>,
     pub closed: bool,
@@ -115,7 +115,7 @@ impl Plan {
 /// The node's side of a TCP connection.
 #[derive(Default)]
 pub struct Tube {
-    /// Bytes that it will take.
+    /// The number of bytes that it accepts.
     pub room: usize,
     buffer: Vec<u8>,
     pub got: Vec<u8>,
@@ -141,7 +141,7 @@ impl Node for ScriptedNode {
         let data = data.freeze();
         assert!(
             data.is_empty() || data.is_unique(),
-            "one that is kept must not hold those that the system joined with it"
+            "a kept datagram must not keep the others that the system joined with it"
         );
         self.plan.borrow_mut().note(Received::Datagram(arrival.socket, data.to_vec()));
     }
@@ -150,7 +150,7 @@ impl Node for ScriptedNode {
         let received = match input {
             Input::Bound(socket, result) => Received::Bound(socket, result),
             Input::Resolved(_, found) => Received::Resolved(found),
-            Input::Done(done) => Received::Done(done.id.0, done.result.is_ok()),
+            Input::Done(done) => Received::Done(done.id().0, done.result().is_ok()),
             Input::Listening(listener, result) => Received::Listening(listener, result),
             Input::Interfaces(interfaces) => Received::Interfaces(interfaces.len()),
             Input::Gateways(gateways) => Received::Gateways(gateways.len()),
@@ -162,7 +162,7 @@ impl Node for ScriptedNode {
         };
         plan.note(received);
     }
-    /// Even numbers make sense.
+    /// Even numbers are valid.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
         self.plan.borrow_mut().note(Received::Command(command));
         if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse::NoSuchCommand) }

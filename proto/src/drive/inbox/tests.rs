@@ -59,7 +59,7 @@ fn event_and_end_each_wake_application_once() {
     assert!(theatre.poll().is_ready());
     assert_eq!(counter.count(), 2);
     assert_eq!(theatre.next_event(&waker), Poll::Ready(None));
-    assert_eq!(theatre.handle().command(2), Err(NotTaken::Over(2)), "nobody is there to take it");
+    assert_eq!(theatre.handle().command(2), Err(NotTaken::Over(2)), "the node has ended");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn dropped_driver_ends_event_stream() {
     assert!(handle.poll_event(&mut Context::from_waker(&waker)).is_pending());
     assert!(handle.0.lock().driver.is_some());
     drop(driver);
-    assert!(handle.0.lock().driver.is_none(), "the task behind it can go");
+    assert!(handle.0.lock().driver.is_none(), "its task can be dropped");
     assert_eq!(counter.count(), 1);
     assert_eq!(handle.poll_event(&mut Context::from_waker(&waker)), Poll::Ready(None));
 }
@@ -118,15 +118,15 @@ fn late_job_answer_is_dropped_without_leak() {
     }
     {
         let inbox = inbox.upgrade().unwrap();
-        let boxes = inbox.lock();
-        assert!(boxes.inputs.is_empty() && boxes.commands.is_empty() && boxes.driver.is_none());
+        let queues = inbox.lock();
+        assert!(queues.inputs.is_empty() && queues.commands.is_empty() && queues.driver.is_none());
     }
     drop(handle);
     assert!(inbox.upgrade().is_none());
 }
 
-/// A waker that comes back to the inbox, when it is called and when it is dropped, as an executor's may: a task that is
-/// dropped drops the handle in it.
+/// A waker that calls the inbox when it is called and when it is dropped. An executor's waker may do so: dropping a
+/// task drops the handle in it.
 struct ComesBack(Weak<Inbox<ScriptedNode>>, Arc<AtomicBool>);
 
 impl ComesBack {
@@ -155,18 +155,18 @@ fn no_waker_is_called_or_dropped_while_the_lock_is_held() {
     let inbox = Arc::downgrade(&theatre.handle().0);
     let free = Arc::new(AtomicBool::new(true));
     let waker = || Waker::from(Arc::new(ComesBack(inbox.clone(), free.clone())));
-    // One takes the place of another, and is called by an event, by the end.
+    // One waker replaces another one, and is called by an event and by the end.
     assert!(theatre.next_event(&waker()).is_pending());
     assert!(theatre.next_event(&waker()).is_pending());
     theatre.plan().events.extend((0..EVENTS as u64).map(Event::Other));
     assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
     assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
-    // By the event that makes room, by a command, by an answer.
+    // Woken by the event that makes room, by a command, by an answer.
     assert!(theatre.next_event(&waker()).is_ready());
     assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
     theatre.handle().command(2).unwrap();
     assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
-    theatre.handle().0.tell(Input::HandleDropped);
+    theatre.handle().0.push_input(Input::HandleDropped);
     theatre.events();
     assert!(theatre.next_event(&waker()).is_pending());
     assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());

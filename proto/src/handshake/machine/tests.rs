@@ -6,7 +6,7 @@ use crate::code::Code;
 pub(super) const ROOM: RoomId = RoomId([9; 32]);
 pub(super) const FEATURES: Features = Features::VERIFY;
 
-/// The keys of a sender and a receiver that met.
+/// The keys of a sender and a receiver after a successful handshake.
 pub(in crate::handshake) fn keyed(sender: Features, receiver: Features) -> (Keys, Keys) {
     let (a, b) = meet(start(Role::Sender, "cat-dog", sender, 1), start(Role::Receiver, "cat-dog", receiver, 2));
     (a.keys.unwrap(), b.keys.unwrap())
@@ -30,12 +30,14 @@ pub(super) fn pair() -> (Handshake, Handshake) {
     (start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dog", FEATURES, 2))
 }
 
-/// What one machine put out.
+/// The outputs of one machine.
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) bodies: Vec<Bytes>,
     pub(super) keys: Option<Keys>,
     pub(super) failure: Option<Failure>,
+    /// It waited in vain; whether that counts as a guess.
+    pub(super) lost: Option<bool>,
 }
 
 impl Said {
@@ -81,14 +83,14 @@ pub(super) fn hear(machine: &mut Handshake, body: impl Into<Bytes>) -> Said {
     drain(machine)
 }
 
-/// The message, changed and encoded again.
+/// The message after a change, encoded again.
 pub(super) fn changed(body: &Bytes, change: impl FnOnce(&mut HandshakeMessage)) -> Bytes {
     let mut message = decode(body).unwrap();
     change(&mut message);
     encode(&message).into()
 }
 
-/// Carries bodies between the two until both are silent; then time passes.
+/// Transports bodies between the two until both are silent.
 pub(super) fn meet_over(
     mut a: Handshake,
     mut b: Handshake,
@@ -110,10 +112,9 @@ pub(super) fn meet_over(
         count += 1;
     }
     for (machine, said) in [(&mut a, &mut of_a), (&mut b, &mut of_b)] {
-        machine.handle_timeout(now + 2 * TIME);
-        said.absorb(drain(machine));
-        assert_eq!(machine.poll_timeout(), None, "the end is reached in bounded time");
-        assert!(said.keys.is_some() != said.failure.is_some());
+        said.lost = machine.poll_timeout().map(|_| machine.is_guess_if_lost());
+        let ends = [said.keys.is_some(), said.failure.is_some(), said.lost.is_some()];
+        assert_eq!(ends.into_iter().filter(|&is_end| is_end).count(), 1);
     }
     (of_a, of_b)
 }
@@ -165,7 +166,7 @@ fn x01_wrong_code_is_reported_and_counted_on_both_sides() {
         assert!(said.failure.unwrap().is_guess());
         assert!(said.failure.unwrap().to_string().contains("not the same code"));
     }
-    assert_eq!(decode(&a.bodies[1]), Ok(HandshakeMessage::WrongCode), "and not H3: nothing else is learnt");
+    assert_eq!(decode(&a.bodies[1]), Ok(HandshakeMessage::WrongCode), "and not H3: the receiver learns nothing else");
     assert_eq!((a.bodies.len(), b.bodies.len()), (2, 1));
 }
 
@@ -195,12 +196,9 @@ fn x02_answer_without_valid_h3_counts_as_guess() {
     let _ = hear(&mut b, drain(&mut a).bodies[0].clone());
     assert!(b.is_guess_if_lost());
 
-    let mut late = b.clone();
-    late.handle_timeout(now() + 2 * TIME);
     let mut unframed = b.clone();
     unframed.handle_violation(Violation::FrameTooLong);
     let ends = [
-        (drain(&mut late), FailureReason::TimedOut),
         (drain(&mut unframed), Violation::FrameTooLong.into()),
         (hear(&mut b.clone(), &b"garbage"[..]), Violation::Malformed.into()),
         (hear(&mut b.clone(), encode(&HandshakeMessage::WrongCode)), FailureReason::WrongCode),
@@ -248,7 +246,7 @@ pub(super) fn after_its_first_output(machine: &Handshake) -> Handshake {
 }
 
 #[test]
-fn handshake_times_out_15_seconds_after_first_frame() {
+fn deadline_is_15_seconds_after_the_first_frame() {
     let now = now();
     let config = |role| Config { role, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
     let mut a = Handshake::new(config(Role::Sender), now, Seed::new([1; 32]));
@@ -257,15 +255,6 @@ fn handshake_times_out_15_seconds_after_first_frame() {
     let later = now + Duration::from_secs(10);
     b.handle_frame(later, drain(&mut a).bodies[0].clone());
     assert_eq!(b.poll_timeout(), Some(later + TIME), "counted from H1");
-    let _ = drain(&mut b);
-    for machine in [&mut a, &mut b] {
-        let deadline = machine.poll_timeout().unwrap();
-        machine.handle_timeout(deadline - Duration::from_nanos(1));
-        assert!(drain(machine).is_silent());
-        machine.handle_timeout(deadline);
-        assert_eq!(drain(machine).reason(), Some(FailureReason::TimedOut));
-        assert_eq!(machine.poll_timeout(), None);
-    }
 }
 
 fn again(role: Role, keys: &Keys, seed: u8) -> Handshake {
@@ -339,7 +328,7 @@ fn c02_no_debug_string_shows_a_secret() {
     for text in &shown {
         assert!(!text.contains("canary"), "{text}");
         assert!(keys.verifier.words().iter().all(|word| !text.contains(word)), "{text}");
-        // A derived `Debug` would list the bytes; the room's name is the only list there may be.
+        // A derived `Debug` would list the bytes; the room's name is the only list that is allowed.
         assert_eq!(text.matches('[').count(), text.matches("RoomId([").count(), "{text}");
     }
 }

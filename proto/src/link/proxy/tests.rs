@@ -6,7 +6,7 @@ fn proxy(url: &str) -> Proxy {
     url.parse().unwrap()
 }
 
-/// Feeds the answer in pieces; what was said, and what was left over for what follows.
+/// Feeds the answer in pieces. Returns the bytes that were sent, and the bytes that follow the conversation.
 fn converse(url: &str, host: &str, answer: &[u8], cut: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), ProxyFailure> {
     let mut conversation = Conversation::new(&proxy(url), host, 4433);
     let (mut said, mut waiting) = (conversation.poll_message().unwrap().to_vec(), Vec::new());

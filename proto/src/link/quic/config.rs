@@ -1,22 +1,24 @@
-//! How an endpoint and its connections are set up: windows, timers, congestion control, and where randomness and time
-//! come from. No state of its own.
+//! The configuration of an endpoint and its connections: windows, timers, congestion control, and the sources of
+//! randomness and time. No state of its own.
 //!
-//! Why the numbers are what they are:
-//! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection whose stream holds more
-//!   than 1,024 gaps, and with 8 MB a lossy path gets there. Long fat paths get their rate from several streams.
-//! - Discovery of the path's MTU ends at an Ethernet frame; on the loopback interface it goes to the largest datagram,
-//!   where 1 GiB through a relay costs 1.8 CPU-seconds of all three programs instead of 4.7.
-//! - Losing a packet is concluded from one 64 later, not 3: a path that reorders would stop otherwise (1 % of its rate
-//!   was left in simulation). On a path with few packets in flight the time threshold of RFC 9002 §6.1.2 does it.
-//! - Connection windows are memory, so they are set for each side and can be raised while the connection lives.
+//! The reasons for the numbers:
+//! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection if a stream has more than
+//!   1,024 gaps, and with 8 MB a lossy path reaches that number. Paths with a large bandwidth-delay product get their
+//!   rate from several streams.
+//! - Path MTU discovery stops at the size of an Ethernet frame. On the loopback interface it continues up to the
+//!   largest datagram; there, 1 GiB through a relay costs 1.8 CPU-seconds of all three programs instead of 4.7.
+//! - A packet is declared lost when one 64 later is acknowledged, not 3. Otherwise a path that reorders packets would
+//!   nearly stop (1 % of its rate was left in simulation). On a path with few packets in flight, the time threshold of
+//!   RFC 9002 §6.1.2 detects losses.
+//! - Connection windows need memory, so each side has its own, and they can be raised during the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::{hkdf, hmac};
+use quinn_proto as proto;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn_proto::{self as proto, congestion};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
@@ -24,73 +26,80 @@ use super::super::crypto::{self, ALPN, BadIdentity, Clock};
 use super::super::trust::Identity;
 use super::congestion::DeliveryRateConfig;
 use super::tickets::{Sessions, TICKETS};
+use crate::net::{MARK, Slot};
 use crate::seed::Seed;
 
-/// The most that one stream may hold unread, in bytes.
+/// The most unread data of one stream, in bytes.
 pub const MAX_STREAM_WINDOW: u32 = 2_000_000;
-/// Bytes of a connection id that this endpoint gives out.
-const CONNECTION_ID: usize = 8;
-/// Bytes that arrive for one connection before the owner decided about it.
+/// The length of this endpoint's connection ids, in bytes.
+const CONNECTION_ID: usize = MARK;
+/// The length of the first destination connection id for a server that provided a mark: the mark and random bytes.
+const FIRST_ID: usize = 2 * MARK;
+/// The most bytes buffered for one connection before the owner decides about it.
 const INCOMING_BYTES: u64 = 16 * 1024;
-/// The same for all together.
+/// The same limit for all such connections together.
 const INCOMING_BYTES_TOTAL: u64 = 1024 * 1024;
-/// What one datagram may carry to us: the largest there is over IPv4, and the receive ring has room for it.
+/// The largest datagram that this endpoint accepts: the maximum over IPv4. The receive buffers have room for it.
 const MAX_DATAGRAM: u16 = 65_507;
-/// What one datagram carries at most through a network: what fits into an Ethernet frame with
-/// IPv6 and a tunnel or two around.
+/// The largest datagram that is sent over a network: it fits into an Ethernet frame together with the headers of IPv6
+/// and one or two tunnels.
 const NETWORK_MTU: u16 = 1452;
-/// The longest datagram that is taken from a network: a packet of Ethernet. A piece of a stream holds the whole
-/// datagram that brought it, so a longer one would cost more memory than its bytes count for.
+/// The largest datagram that is accepted from a network: an Ethernet packet. A piece of a stream keeps its whole
+/// datagram in memory, so a longer datagram would use more memory than the flow-control credit of its bytes.
 pub(super) const MAX_FROM_NETWORK: usize = 1500;
-/// How close to the largest datagram the search for it goes, in bytes.
+/// The MTU search stops at this distance from the largest working size, in bytes.
 const MTU_STEP: u16 = 20;
-/// The same on the loopback. A probe is all padding, of which each byte is read as a frame of its own: going on to 20
-/// bytes would cost every connection twelve probes of 60 kB and 8 ms of both ends' time.
+/// The same on the loopback interface. quinn-proto parses each padding byte of a probe as a frame, so a step of 20
+/// bytes would cost every connection twelve probes of 60 kB and 8 ms of CPU time at both ends.
 const LOOPBACK_MTU_STEP: u16 = 8 << 10;
 
-/// The two, and the step.
+/// The largest MTU and the search step, for each kind of route.
 const NETWORK: (u16, u16) = (NETWORK_MTU, MTU_STEP);
 const LOOPBACK: (u16, u16) = (MAX_DATAGRAM, LOOPBACK_MTU_STEP);
 
-/// Which congestion controller paces a connection.
+/// The congestion controller of a connection. Those of quinn-proto serve as comparison in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Congestion {
-    /// CUBIC (RFC 9438): backs off at every loss.
+    /// CUBIC (RFC 9438): reduces its window at every loss.
+    #[cfg(test)]
     Cubic,
-    /// quinn-proto's BBR: follows the measured bandwidth and round trip, whatever is lost.
+    /// quinn-proto's BBR: follows the measured bandwidth and round trip, and ignores loss.
+    #[cfg(test)]
     Bbr,
-    /// Our own: follows them too, and gives way where buffers are small.
+    /// This crate's controller: follows the same measurements, and reduces its window where buffers are small.
     DeliveryRate,
 }
 
-/// How connections behave: windows in bytes, counts of streams, timers.
+/// The parameters of connections: windows in bytes, limits of streams, timers.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// What a connection may hold unread, all its streams together.
+    /// How much unread data a connection may buffer, all its streams together.
     pub receive_window: u64,
-    /// What one stream may hold unread; [`MAX_STREAM_WINDOW`] at most.
+    /// How much unread data one stream may buffer; [`MAX_STREAM_WINDOW`] at most.
     pub stream_receive_window: u32,
-    /// What a connection may hold unacknowledged.
+    /// How much unacknowledged data a connection may have.
     pub send_window: u64,
     /// How many bidirectional streams the other side may have open.
     pub max_bi_streams: u32,
     /// How many unidirectional streams the other side may have open.
     pub max_uni_streams: u32,
-    /// After this long with nothing heard a connection is lost.
+    /// A connection is lost when nothing was received for this long.
     pub idle_timeout: Duration,
-    /// Send something at least this often; `None`: only the application's own.
+    /// The keep-alive interval; with `None`, only application data is sent.
     pub keep_alive: Option<Duration>,
     /// The congestion controller.
     pub congestion: Congestion,
-    /// A packet counts as lost when one this much later was acknowledged (RFC 9002 §6.1.1 says 3).
+    /// A packet is declared lost when a packet this much later was acknowledged (RFC 9002 §6.1.1 recommends 3).
     pub packet_threshold: u32,
-    /// What the round trip is taken for before it is known (RFC 9002 §6.2.2): a lost first flight
-    /// is repeated after three of it.
+    /// The assumed round-trip time before the first measurement (RFC 9002 §6.2.2). A lost first flight is retransmitted
+    /// after three times this value.
     pub initial_rtt: Duration,
+    /// The socket is shared with other nodes: connection ids carry this mark, and packets to others are not answered.
+    pub slot: Option<Slot>,
 }
 
 impl Profile {
-    /// For the two ends of a transfer.
+    /// The profile of the two ends of a transfer.
     #[must_use]
     pub const fn peer() -> Self {
         Self {
@@ -104,11 +113,12 @@ impl Profile {
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
             initial_rtt: Duration::from_millis(333),
+            slot: None,
         }
     }
 
-    /// For the two ends of a direct path. The first flight may well be lost to a NAT that does not expect it yet, so it
-    /// is repeated soon; the session looks after silence.
+    /// The profile of the two ends of a direct path. A NAT that does not expect the first flight yet may drop it, so it
+    /// is retransmitted soon. The session detects an idle link.
     #[must_use]
     pub const fn direct() -> Self {
         Self {
@@ -119,19 +129,19 @@ impl Profile {
         }
     }
 
-    /// For a relay: each connection starts small and is raised by evidence.
+    /// The profile of a relay: each connection starts with small windows, which grow when measurements show the need.
     #[must_use]
     pub const fn relay() -> Self {
         Self { receive_window: 64 * 1024, send_window: 64 * 1024, keep_alive: None, ..Self::peer() }
     }
 }
 
-/// What a server keeps at most.
+/// The limits of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that wait for the owner's decision; beyond it, first packets are not answered.
+    /// The most connections that wait for the owner's decision. Beyond it, first packets are not answered.
     pub incoming: usize,
-    /// Sessions that clients may resume, with data in their first flight; 0: none.
+    /// The most sessions that clients may resume, with data in their first flight; 0: none.
     pub sessions: usize,
 }
 
@@ -141,19 +151,35 @@ impl Default for Limits {
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "quinn-proto asks in these terms; nothing here reads a clock")]
+#[expect(clippy::disallowed_types, reason = "quinn-proto uses this type; nothing here reads a clock")]
 impl proto::TimeSource for Clock {
     fn now(&self) -> std::time::SystemTime {
         UNIX_EPOCH.checked_add(self.duration()).unwrap_or(UNIX_EPOCH)
     }
 }
 
-/// Connection ids from the seed; the library's own generator asks the system.
-struct ConnectionIds(ChaCha20Rng);
+/// Generates connection ids from the seed; the library's own generator uses the system's randomness.
+struct ConnectionIds {
+    rng: ChaCha20Rng,
+    slot: Option<Slot>,
+}
 
 impl proto::ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> proto::ConnectionId {
-        connection_id(&mut self.0)
+        let mut bytes = [0; CONNECTION_ID];
+        self.rng.fill_bytes(&mut bytes);
+        if let Some(slot) = &self.slot {
+            slot.mark(&mut bytes);
+        }
+        proto::ConnectionId::new(&bytes)
+    }
+
+    /// A packet for another node gets no stateless reset: this endpoint knows nothing about that connection.
+    fn validate(&self, id: &proto::ConnectionId) -> Result<(), proto::InvalidCid> {
+        match &self.slot {
+            Some(slot) if !slot.owns(id) => Err(proto::InvalidCid),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn cid_len(&self) -> usize {
@@ -165,17 +191,25 @@ impl proto::ConnectionIdGenerator for ConnectionIds {
     }
 }
 
-fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
-    let mut bytes = [0; CONNECTION_ID];
+/// The id that a server is called by in the first packet.
+fn first_id(rng: &mut ChaCha20Rng, mark: Option<[u8; MARK]>) -> proto::ConnectionId {
+    let mut bytes = [0; FIRST_ID];
     rng.fill_bytes(&mut bytes);
-    proto::ConnectionId::new(&bytes)
+    let (start, _) = bytes.split_at_mut(MARK);
+    match mark {
+        Some(mark) => {
+            start.copy_from_slice(&mark);
+            proto::ConnectionId::new(&bytes)
+        }
+        None => proto::ConnectionId::new(start),
+    }
 }
 
-/// The endpoint's own settings: ids, reset key and randomness from the seed.
-pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
-    // A server that was started again still resets the connections of its last life (RFC 9000 §10.3), so that
-    // their clients come back at once and not after their own time-outs. The seed is another one then; what
-    // stays is the certificate's key.
+/// The endpoint's own configuration: connection ids, reset key and randomness from the seed.
+pub(super) fn endpoint(seed: &Seed, slot: Option<Slot>, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
+    // A restarted server still resets the connections of its previous run (RFC 9000 §10.3), so that their clients
+    // reconnect at once instead of waiting for their timeouts. The seed differs between runs; the certificate's key
+    // does not.
     let secret = match identity {
         Some(identity) => Seed::new(blake3::derive_key("tallow v1 stateless reset", &identity.key)),
         None => seed.clone(),
@@ -184,17 +218,17 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     let mut config = proto::EndpointConfig::new(Arc::new(reset_key));
     let ids = seed.derive("connection ids");
     config
-        .cid_generator(move || Box::new(ConnectionIds(ids.rng())))
+        .cid_generator(move || Box::new(ConnectionIds { rng: ids.rng(), slot }))
         .rng_seed(Some(*seed.derive("endpoint").bytes()))
-        // So that other protocols can share the socket: QUIC's first byte is then always
-        // 01xxxxxx or 11xxxxxx (RFC 9443).
+        // Other protocols can share the socket, because QUIC's first byte is then always 01xxxxxx or 11xxxxxx (RFC
+        // 9443).
         .grease_quic_bit(false);
-    // In range, so it cannot fail; the default would do too.
+    // The value is in range, so this cannot fail; the default would also work.
     let _ = config.max_udp_payload_size(MAX_DATAGRAM);
     Arc::new(config)
 }
 
-/// Settings of connections, by where they go.
+/// Configurations of connections, by their route.
 #[derive(Debug)]
 pub(super) struct ByRoute<T> {
     network: Arc<T>,
@@ -211,13 +245,13 @@ impl<T> ByRoute<T> {
     }
 }
 
-/// How connections behave.
+/// The transport configurations for a profile.
 pub(super) fn transports(profile: &Profile) -> ByRoute<proto::TransportConfig> {
     let [network, loopback] = [NETWORK, LOOPBACK].map(|mtu| Arc::new(transport(profile, mtu)));
     ByRoute { network, loopback }
 }
 
-/// The same for a connection to a server whose round trip is known to be long.
+/// The transport configuration for a connection over a network to a server whose round-trip time is known.
 pub(super) fn transport_of(profile: &Profile, rtt: Duration) -> Arc<proto::TransportConfig> {
     Arc::new(transport(&Profile { initial_rtt: rtt, ..profile.clone() }, NETWORK))
 }
@@ -240,8 +274,10 @@ fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::Trans
         .datagram_receive_buffer_size(None)
         .allow_spin(false);
     match profile.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
-        Congestion::Bbr => config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default())),
+        #[cfg(test)]
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(proto::congestion::CubicConfig::default())),
+        #[cfg(test)]
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(proto::congestion::BbrConfig::default())),
         Congestion::DeliveryRate => config.congestion_controller_factory(Arc::new(DeliveryRateConfig)),
     };
     config
@@ -254,7 +290,7 @@ pub(super) fn var_int(value: u64) -> proto::VarInt {
 /// A server's settings.
 ///
 /// # Errors
-/// [`BadIdentity`] when the identity's parts do not fit.
+/// [`BadIdentity`] when the certificate and the key do not match.
 pub(super) fn server(
     identity: &Identity,
     limits: Limits,
@@ -266,7 +302,7 @@ pub(super) fn server(
     if limits.sessions > 0 {
         tls.send_tls13_tickets = TICKETS;
         tls.session_storage = Arc::new(Sessions::new(limits.sessions));
-        // The one value beside 0 (RFC 9001 §4.6.1).
+        // The only permitted value except 0 (RFC 9001 §4.6.1).
         tls.max_early_data_size = u32::MAX;
     }
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| BadIdentity)?;
@@ -285,15 +321,17 @@ pub(super) fn server(
     Ok(ByRoute { network, loopback })
 }
 
-/// The client's side of the same, for one connection. `None` never happens with the provider above.
+/// The configuration of a client, for one connection. `mark`: the mark that the server provided. The provider above
+/// never causes `None`.
 pub(super) fn client(
     tls: Arc<rustls::ClientConfig>,
     transport: Arc<proto::TransportConfig>,
+    mark: Option<[u8; MARK]>,
     rng: &mut ChaCha20Rng,
 ) -> Option<proto::ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).ok()?;
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
-    let first_id = connection_id(rng);
+    let first_id = first_id(rng, mark);
     config
         .transport_config(transport)
         .token_store(Arc::new(proto::NoneTokenStore))

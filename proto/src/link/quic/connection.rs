@@ -1,10 +1,10 @@
-//! One connection of an endpoint: what the library says about it, in the words of this crate.
+//! One connection of an endpoint: translates quinn-proto's events to this crate's.
 //!
 //! ```text
-//! Handshaking ──ticket──► Early ──taken, or not (Restarted)──► Connected
+//! Handshaking ──ticket──► Early ──accepted, or rejected (Restarted)──► Connected
 //!      └──────────────────handshake done───────────────────────────┘
 //! ```
-//! No timers of its own. Bounds: each stream's readiness is told once at a time.
+//! No timers of its own. Bounds: at most one readable and one writable event per stream is queued.
 
 use std::collections::BTreeSet;
 
@@ -17,49 +17,50 @@ use super::tickets::{CachedServer, TicketStore};
 use crate::Instant;
 use crate::link::trust::CertificateSeen;
 
-/// See the module's text.
+/// One connection; see the module documentation.
 pub(super) struct Connection {
     pub(super) handle: proto::ConnectionHandle,
     pub(super) inner: proto::Connection,
-    /// A client's.
+    /// For a client's connection: the server.
     pub(super) server: Option<CachedServer>,
     pub(super) stage: Stage,
     pub(super) sending: bool,
     pub(super) silence: Silence,
     pub(super) acks: Option<AckCounter>,
-    /// When the other end was heard last.
+    /// When something was received from the other end last.
     pub(super) heard: Option<Instant>,
     /// [`super::Quic::probe`] was called, and nothing has arrived since.
     pub(super) probed: bool,
-    /// The next packet is one that asks whether the path is there.
-    pub(super) asks: bool,
-    /// Streams with such an event in the queue.
+    /// The next packet is a probe of the path.
+    pub(super) probe_due: bool,
+    /// Streams with a queued event of this kind.
     pub(super) readable: BTreeSet<Stream>,
     pub(super) writable: BTreeSet<Stream>,
 }
 
-/// What the owner of a connection was told.
+/// The last state that was reported to the owner of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Handshaking,
-    /// That it can speak, before the handshake is done.
+    /// Data can be sent, before the handshake is complete.
     Early,
     Connected,
-    /// That it is over, or it said so itself.
+    /// The connection is closed, by either side.
     Over,
 }
 
 impl Connection {
-    /// Tells what happened, in the words of this crate, and a stream's readiness once at a time.
-    pub(super) fn tell(&mut self, store: &mut TicketStore, mut say: impl FnMut(Event)) {
-        // Of a server's connection nobody is told before the handshake is done: those are two different promises.
+    /// Reports the events of the connection. At most one readiness event per stream is queued at a time.
+    pub(super) fn report(&mut self, store: &mut TicketStore, mut emit: impl FnMut(Event)) {
+        // A server's owner gets no event before the handshake is complete: early data and confirmed data give different
+        // guarantees.
         if self.stage == Stage::Handshaking
             && self.server.is_some()
             && self.inner.has_0rtt()
             && self.inner.is_handshaking()
         {
             self.stage = Stage::Early;
-            say(Event::Connected { certificate: self.certificate() });
+            emit(Event::Connected { certificate: self.certificate() });
         }
         while let Some(event) = self.inner.poll() {
             match event {
@@ -77,48 +78,48 @@ impl Connection {
                         Stage::Early if self.inner.accepted_0rtt() => {}
                         Stage::Early => {
                             (self.readable, self.writable) = (BTreeSet::new(), BTreeSet::new());
-                            say(Event::Restarted { certificate });
+                            emit(Event::Restarted { certificate });
                         }
-                        Stage::Handshaking | Stage::Connected | Stage::Over => say(Event::Connected { certificate }),
+                        Stage::Handshaking | Stage::Connected | Stage::Over => emit(Event::Connected { certificate }),
                     }
                 }
                 proto::Event::ConnectionLost { reason } => {
                     self.end(store);
                     let server = self.server.as_ref();
                     if let Some(closed) = event::closed(reason, server.map(|server| &*server.verifier)) {
-                        say(Event::Closed(closed));
+                        emit(Event::Closed(closed));
                     }
                 }
                 proto::Event::Stream(proto::StreamEvent::Opened { dir }) => {
                     while let Some(stream) = self.inner.streams().accept(dir).map(Stream) {
-                        say(Event::Opened(stream, stream.direction()));
+                        emit(Event::Opened(stream, stream.direction()));
                         if self.readable.insert(stream) {
-                            say(Event::Readable(stream));
+                            emit(Event::Readable(stream));
                         }
                     }
                 }
                 proto::Event::Stream(proto::StreamEvent::Readable { id }) => {
                     if self.readable.insert(Stream(id)) {
-                        say(Event::Readable(Stream(id)));
+                        emit(Event::Readable(Stream(id)));
                     }
                 }
                 proto::Event::Stream(proto::StreamEvent::Writable { id }) => {
                     if self.writable.insert(Stream(id)) {
-                        say(Event::Writable(Stream(id)));
+                        emit(Event::Writable(Stream(id)));
                     }
                 }
-                proto::Event::Stream(proto::StreamEvent::Finished { id }) => say(Event::Finished(Stream(id))),
+                proto::Event::Stream(proto::StreamEvent::Finished { id }) => emit(Event::Finished(Stream(id))),
                 proto::Event::Stream(proto::StreamEvent::Stopped { id, error_code }) => {
-                    say(Event::Stopped(Stream(id), event::short(error_code)));
+                    emit(Event::Stopped(Stream(id), event::short(error_code)));
                 }
                 proto::Event::Stream(proto::StreamEvent::Available { dir }) => {
-                    say(Event::Available(event::direction(dir)))
+                    emit(Event::Available(event::direction(dir)))
                 }
             }
         }
     }
 
-    /// It is over, by whomever. A ticket that came to nothing is kept.
+    /// The connection ended, for any reason. If it was not established, its ticket is stored again.
     pub(super) fn end(&mut self, store: &mut TicketStore) {
         if let (Stage::Handshaking | Stage::Early, Some(server)) = (self.stage, &self.server) {
             store.put_back(server);
@@ -131,7 +132,7 @@ impl Connection {
         self.inner.handle_timeout(now);
         if self.stage == Stage::Connected {
             let waits_since = self.acks.as_ref().and_then(AckCounter::waits_since);
-            self.asks |= self.silence.handle_timeout(now, waits_since, self.inner.rtt());
+            self.probe_due |= self.silence.handle_timeout(now, waits_since, self.inner.rtt());
         }
     }
 
@@ -142,17 +143,17 @@ impl Connection {
         [self.inner.poll_timeout(), own].into_iter().flatten().min()
     }
 
-    /// The next batch.
+    /// The next batch of datagrams.
     pub(super) fn poll_transmit(
         &mut self,
         now: Instant,
         segments: usize,
         buf: &mut Vec<u8>,
     ) -> Option<proto::Transmit> {
-        if !std::mem::take(&mut self.asks) {
+        if !std::mem::take(&mut self.probe_due) {
             return self.inner.poll_transmit(now, segments, buf);
         }
-        // All that may be in flight is in flight, most likely, and lost: one packet more does not wait for that.
+        // The congestion window is probably full, and its packets are lost: send one packet regardless of the window.
         self.refresh_controller();
         self.acks.iter().for_each(|acks| acks.set_open(true));
         self.inner.ping();
@@ -161,12 +162,12 @@ impl Connection {
         transmit
     }
 
-    /// On another path the library may have made another controller.
+    /// After a change of path, quinn-proto may have created another controller.
     fn refresh_controller(&mut self) {
         self.acks = AckCounter::of(self.inner.congestion_state());
     }
 
-    /// Whether it spoke early, and nobody seems to have heard it.
+    /// Whether early data was sent and nothing has been received.
     pub(super) fn is_silent(&self) -> bool {
         self.stage == Stage::Early && self.inner.stats().udp_rx.datagrams == 0
     }

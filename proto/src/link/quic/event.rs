@@ -1,5 +1,5 @@
-//! What an endpoint tells its owner: names of connections and streams, events, results of stream calls, and why a
-//! connection ended. Only words; what they follow from is in [`super`].
+//! The types in which an endpoint reports to its owner: ids of connections and streams, events, and the reasons why a
+//! connection ended. [`super`] has the logic.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ const NO_APPLICATION_PROTOCOL: u64 = 0x178;
 const CONNECTION_REFUSED: u64 = 0x2;
 const INTERNAL_ERROR: u64 = 0x1;
 
-/// A connection of one endpoint; never used twice.
+/// The id of a connection of one endpoint; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u32);
 
-/// A stream of one connection.
+/// The id of a stream of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stream(pub(super) proto::StreamId);
 
-/// Who may write to a stream.
+/// Which sides may write to a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// Both sides.
@@ -32,19 +32,19 @@ pub enum Direction {
 }
 
 impl Stream {
-    /// The first stream that a client opens in both directions: the one on which the two ends of a link talk.
+    /// The first bidirectional stream that a client opens: the one for the messages between the two ends of a link.
     #[must_use]
     pub fn first() -> Self {
         Self(proto::StreamId::new(proto::Side::Client, proto::Dir::Bi, 0))
     }
 
-    /// Who may write to it.
+    /// Which sides may write to the stream.
     #[must_use]
     pub fn direction(self) -> Direction {
         direction(self.0.dir())
     }
 
-    /// How many streams of the same direction the side that opened it had opened before.
+    /// How many streams of the same direction its side had opened before.
     #[must_use]
     pub fn index(self) -> u64 {
         self.0.index()
@@ -57,104 +57,104 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Streams can be opened: the handshake is done, or, after [`super::Quic::reconnect`], what is said
-    /// now goes out with its first flight. On the server's side the handshake is done, and what came in
-    /// a first flight was told before.
+    /// Streams can be opened: the handshake is complete, or, after [`super::Quic::reconnect`], data that is sent now is
+    /// part of the first flight. On the server's side the handshake is complete; data of the first flight was reported
+    /// before.
     Connected {
         /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
         certificate: CertificateSeen,
     },
-    /// After [`Event::Connected`] of a [`super::Quic::reconnect`]: the server did not take what was said in the first
-    /// flight. The handshake is done; there are no streams, and everything has to be said again.
+    /// After [`Event::Connected`] of a [`super::Quic::reconnect`]: the server rejected the early data. The handshake is
+    /// complete; there are no streams, and all data must be sent again.
     Restarted {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
     /// The other side opened a stream. [`Event::Readable`] for it follows in any case.
     Opened(Stream, Direction),
-    /// There may be something to read. Said when something arrives and not again for what was left unread.
+    /// There may be data to read. Reported when data arrives, and not again for data that was left unread.
     Readable(Stream),
     /// The other side allows more streams of this kind than before.
     Available(Direction),
-    /// A write that was [`super::Write::Blocked`] may go on.
+    /// A write that was [`super::Write::Blocked`] may be repeated.
     Writable(Stream),
-    /// All that was written, and the end of the stream, was acknowledged.
+    /// The other side has acknowledged all data and the end of the stream.
     Finished(Stream),
-    /// The other side will read no more of it; the stream is over.
+    /// The other side has stopped reading the stream, with this code.
     Stopped(Stream, u32),
-    /// The connection is over, and this is its last event. What arrived before can still be read for a moment: at once
-    /// is best. Not said after a [`super::Quic::close`] of our own.
+    /// The connection has ended, and this is its last event. Data that arrived before should be read at once; soon it
+    /// is dropped. Not reported after this side called [`super::Quic::close`].
     Closed(Closed),
 }
 
-/// Why a connection ended, when it was not us who closed it.
+/// Why a connection ended, if this side did not close it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// The other side's application closed it.
-    #[error("closed by the other role with code {code}")]
+    /// The application of the other side closed the connection.
+    #[error("closed by the other side with code {code}")]
     Application {
         /// Its code ([`u32::MAX`] for any larger one).
         code: u32,
-        /// Its words.
+        /// Its reason, as text.
         reason: Untrusted,
     },
-    /// We refused the server's certificate.
+    /// This side refused the server's certificate.
     #[error(transparent)]
     CertificateRefused(CertificateRefused),
-    /// The other end does not speak [`super::ALPN`].
-    #[error("the other end is no tallow relay or peer of a version that is spoken here")]
+    /// The other end does not support [`super::ALPN`].
+    #[error("the other end is not a tallow relay or peer of a supported version")]
     NoCommonProtocol,
-    /// The other end does not speak QUIC version 1.
-    #[error("the other end does not speak QUIC version 1")]
+    /// The other end does not support QUIC version 1.
+    #[error("the other end does not support QUIC version 1")]
     VersionMismatch,
-    /// The server turned us away before the handshake: it is full or we come too often.
+    /// The server refused the connection before the handshake: it is full, or this client connects too often.
     #[error("the server refused the connection")]
     Refused,
-    /// The other end broke a rule of QUIC or TLS, or says that we did.
+    /// The other end violated QUIC or TLS, or reports that this side did.
     #[error("QUIC transport error {code:#x}")]
     Transport {
-        /// RFC 9000 §20.1; 0x100 plus a TLS alert.
+        /// The code of RFC 9000 §20.1; 0x100 plus a TLS alert.
         code: u64,
-        /// It was the other end that complained.
+        /// Whether the other end reported the error.
         by_peer: bool,
     },
-    /// Nothing was heard for the idle timeout, or no answer came to the first packets.
-    #[error("nothing was heard for too long")]
+    /// Nothing was received within the idle timeout, or the first packets were not answered.
+    #[error("nothing was received for too long")]
     TimedOut,
-    /// The other end forgot the connection; it was restarted, most likely.
-    #[error("the other end does not know the connection any more")]
+    /// The other end has no state of the connection; it was probably restarted.
+    #[error("the other end has no state of the connection any more")]
     Reset,
 }
 
-/// Why there is no connection to wait for.
+/// Why no connection can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotConnect {
-    /// Neither a DNS name nor an IP address.
+    /// The name is neither a DNS name nor an IP address.
     #[error("the server's name is not valid")]
     Name,
-    /// An unspecified address, or port 0.
-    #[error("the address is not one to connect to")]
+    /// The address is unspecified, or the port is 0.
+    #[error("the address is not valid for a connection")]
     Address,
-    /// There are too many connections.
+    /// The limit of connections is reached.
     #[error("there are too many connections")]
     TooMany,
 }
 
-/// Figures of one connection, for logs and displays.
+/// Statistics of one connection, for logs and displays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// The smoothed round trip.
+    /// The smoothed round-trip time.
     pub rtt: Duration,
-    /// The size of the largest datagram that is known to pass, without UDP and IP headers.
+    /// The largest datagram size that is known to pass, without UDP and IP headers.
     pub mtu: u16,
-    /// Bytes that may be in flight.
+    /// The most bytes that may be in flight.
     pub congestion_window: u64,
     /// Packets sent.
     pub sent_packets: u64,
-    /// Packets that were found lost.
+    /// Packets that were declared lost.
     pub lost_packets: u64,
     /// Bytes of datagrams sent.
     pub sent_bytes: u64,
@@ -162,7 +162,7 @@ pub struct Stats {
     pub received_bytes: u64,
 }
 
-/// Application error codes have 62 bits in QUIC and 32 here.
+/// Converts an application error code: it has 62 bits in QUIC and 32 bits here.
 pub(super) fn short(code: proto::VarInt) -> u32 {
     u32::try_from(code.into_inner()).unwrap_or(u32::MAX)
 }
@@ -174,7 +174,7 @@ pub(super) const fn direction(dir: proto::Dir) -> Direction {
     }
 }
 
-/// `None` for our own close, which is no news.
+/// Returns `None` if this side closed the connection.
 pub(super) fn closed(reason: proto::ConnectionError, verifier: Option<&Verifier>) -> Option<Closed> {
     let refused = verifier.and_then(|verifier| verifier.verdict()?.err());
     Some(match reason {

@@ -1,7 +1,7 @@
 //! For tests: a client's and a server's endpoint on a virtual network with a virtual clock.
 //!
-//! The path has a latency, a rate with a tail-drop queue, loss, jitter (which reorders) and a
-//! size limit; all chance is seeded.
+//! The path has a latency, a rate with a tail-drop queue, loss, jitter (which reorders) and a size limit. All
+//! randomness comes from a seed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ pub(crate) const UNIX_TIME: Duration = Duration::from_secs(1_790_000_000);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path {
     pub(crate) latency: Duration,
-    /// Bytes per second; 0: without limit.
+    /// Bytes per second; 0 means no limit.
     pub(crate) rate: u64,
     pub(crate) queue: Duration,
-    /// Of a million datagrams.
+    /// The number of lost datagrams per million.
     pub(crate) loss: u32,
     pub(crate) jitter: Duration,
     pub(crate) mtu: usize,
@@ -42,11 +42,11 @@ impl Default for Path {
     }
 }
 
-/// What the server does with a client that knocks.
+/// What the server does with a new client.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Door {
+pub(crate) enum Policy {
     Accept,
-    /// Retry first, accept once validated.
+    /// Require a retry first; accept the client once it is validated.
     Retry,
     Refuse,
     Ignore,
@@ -65,9 +65,9 @@ pub(crate) struct Pair {
     pub(crate) ends: [Quic; 2],
     pub(crate) path: Path,
     pub(crate) cut: bool,
-    pub(crate) door: Door,
+    pub(crate) policy: Policy,
     pub(crate) events: [Vec<(ConnId, Event)>; 2],
-    /// When, to whom and how large every datagram was that left.
+    /// The time, the destination and the size of every datagram that was sent.
     pub(crate) trace: Vec<(Duration, usize, usize)>,
     pub(crate) max_segments: usize,
     pub(crate) addresses: [SocketAddr; 2],
@@ -77,14 +77,14 @@ pub(crate) struct Pair {
     rng: ChaCha20Rng,
 }
 
-/// A self-signed certificate whose signatures all have one length, so that runs repeat.
+/// A self-signed certificate whose signatures all have the same length, so that runs are reproducible.
 pub(crate) fn identity() -> Identity {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["relay.test".into()]).unwrap().self_signed(&key).unwrap();
     Identity { cert_chain: vec![certificate.der().to_vec()], key: Zeroizing::new(key.serialize_der()) }
 }
 
-/// Where virtual time begins; only differences from it matter.
+/// The start of virtual time; only differences from it matter.
 #[expect(clippy::disallowed_methods, reason = "there is no other way to make one")]
 pub(crate) fn start() -> Instant {
     Instant::now()
@@ -110,7 +110,7 @@ impl Pair {
             ends: [client, server],
             path: Path::default(),
             cut: false,
-            door: Door::Accept,
+            policy: Policy::Accept,
             events: [Vec::new(), Vec::new()],
             trace: Vec::new(),
             max_segments: 16,
@@ -130,7 +130,7 @@ impl Pair {
         self.ends[CLIENT].connect(self.now, self.addresses[SERVER], "relay.test", &trust).unwrap()
     }
 
-    /// Connects, and gives the connection's name on both sides.
+    /// Connects, and returns the connection's id on both sides.
     pub(crate) fn connected(&mut self) -> (ConnId, ConnId) {
         let client = self.connect(Trust::FirstUse);
         self.until("connected", |pair| {
@@ -142,7 +142,7 @@ impl Pair {
         (client, server)
     }
 
-    /// Lets the world run until the condition holds, five virtual minutes at most.
+    /// Runs the world until the condition holds, five virtual minutes at most.
     pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let limit = self.now + Duration::from_secs(300);
         loop {
@@ -155,7 +155,7 @@ impl Pair {
         }
     }
 
-    /// Lets this much time pass.
+    /// Runs the world for this time.
     pub(crate) fn pass(&mut self, time: Duration) {
         let limit = self.now + time;
         loop {
@@ -173,7 +173,7 @@ impl Pair {
         std::mem::take(&mut self.events[end]).into_iter().map(|(_, event)| event).collect()
     }
 
-    /// To the next thing that happens; false if nothing ever will.
+    /// Advances to the next event; false if there is none.
     pub(crate) fn step(&mut self) -> bool {
         let Some(next) = self.next() else { return false };
         self.now = self.now.max(next);
@@ -193,7 +193,7 @@ impl Pair {
         [net, self.ends[CLIENT].poll_timeout(), self.ends[SERVER].poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Settles, opens the door, collects events, and puts what is sent on the way.
+    /// Settles the endpoints, decides on new clients, collects events, and puts sent datagrams on the path.
     pub(crate) fn flush(&mut self) {
         for end in [CLIENT, SERVER] {
             self.ends[end].settle(self.now);
@@ -208,11 +208,11 @@ impl Pair {
     }
 
     fn answer(&mut self, end: usize, incoming: Incoming) {
-        match self.door {
-            Door::Retry if !incoming.validated() => self.ends[end].retry(incoming),
-            Door::Accept | Door::Retry => drop(self.ends[end].accept(self.now, incoming)),
-            Door::Refuse => self.ends[end].refuse(incoming),
-            Door::Ignore => self.ends[end].ignore(incoming),
+        match self.policy {
+            Policy::Retry if !incoming.validated() => self.ends[end].retry(incoming),
+            Policy::Accept | Policy::Retry => drop(self.ends[end].accept(self.now, incoming)),
+            Policy::Refuse => self.ends[end].refuse(incoming),
+            Policy::Ignore => self.ends[end].ignore(incoming),
         }
     }
 
@@ -232,7 +232,7 @@ impl Pair {
     }
 
     fn send(&mut self, end: usize, from: SocketAddr, to: SocketAddr, data: &[u8]) {
-        // RFC 9443: what tells QUIC from STUN on one socket.
+        // RFC 9443: this bit distinguishes QUIC from STUN on one socket.
         assert!(data[0] & 0x40 != 0, "the fixed bit is set in every datagram");
         self.trace.push((self.elapsed(), 1 - end, data.len()));
         let path = self.path;

@@ -1,7 +1,7 @@
-//! K03: what a server sends to an address that somebody else wrote on a packet.
+//! K03: how much a server sends to a forged source address.
 //!
-//! quinn-proto looks at RFC 9000's limit of three times before each datagram, so that the last one may go over it by a
-//! part of itself; and it pads a path's challenge to 1,200 bytes, as §8.2.1 asks for, also where a smaller packet came.
+//! quinn-proto checks RFC 9000's limit of three times the received bytes before each datagram, so the last datagram may
+//! exceed it in part. It pads a path challenge to 1,200 bytes, as §8.2.1 requires, even if a smaller packet arrived.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use super::*;
 use crate::link::trust::Trust;
 use crate::net::SocketId;
 
-/// Bytes that any path has to carry in one datagram (RFC 9000 §14).
+/// The datagram size that every path must support, in bytes (RFC 9000 §14).
 const LEAST: usize = 1200;
 
 fn client_addr() -> SocketAddr {
@@ -29,7 +29,7 @@ fn arrival(from: SocketAddr) -> Arrival {
     Arrival { socket: SocketId(0), from, local_ip: None, ecn: Ecn::NotEct }
 }
 
-/// Everything that leaves now, as single datagrams.
+/// All datagrams that are sent now, one by one.
 fn leaving(quic: &mut Quic, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut all = Vec::new();
     quic.settle(now);
@@ -51,12 +51,12 @@ fn ends() -> (Quic, Quic) {
     (client, server)
 }
 
-fn hear(quic: &mut Quic, now: Instant, from: SocketAddr, data: &[u8]) {
+fn receive(quic: &mut Quic, now: Instant, from: SocketAddr, data: &[u8]) {
     quic.handle_datagram(now, &arrival(from), BytesMut::from(data));
     quic.settle(now);
 }
 
-/// Bytes that leave for the victim in so long, with nothing coming from there.
+/// The number of bytes that are sent to the victim within this time, while nothing arrives from it.
 fn sent_to_victim(quic: &mut Quic, now: &mut Instant, within: Duration) -> usize {
     let until = *now + within;
     let mut sent = 0;
@@ -77,13 +77,13 @@ fn k03_a_spoofed_first_flight_gets_three_answers_at_most() {
     let mut came = 0;
     for (_, data) in &flight {
         came += data.len();
-        hear(&mut server, now, victim(), data);
+        receive(&mut server, now, victim(), data);
         while let Some(incoming) = server.poll_incoming() {
             assert!(server.accept(now, incoming).is_some());
         }
     }
     assert!(came >= 1200);
-    // RFC 9000 §8.1, over the whole life of the attempt.
+    // RFC 9000 §8.1, over the whole duration of the attempt.
     let sent = sent_to_victim(&mut server, &mut now, Duration::from_secs(120));
     assert!((1..3 * came + LEAST).contains(&sent), "{sent} bytes for {came}");
 }
@@ -96,20 +96,20 @@ fn k03_migrating_connection_sends_little_before_validation() {
     let mut accepted = None;
     for _ in 0..50 {
         for (_, data) in leaving(&mut client, now) {
-            hear(&mut server, now, client_addr(), &data);
+            receive(&mut server, now, client_addr(), &data);
         }
         while let Some(incoming) = server.poll_incoming() {
             accepted = server.accept(now, incoming);
         }
         for (_, data) in leaving(&mut server, now) {
-            hear(&mut client, now, server_addr(), &data);
+            receive(&mut client, now, server_addr(), &data);
         }
         now += Duration::from_millis(1);
         client.handle_timeout(now);
         server.handle_timeout(now);
     }
     let served = accepted.unwrap();
-    // The server has much to say when one packet of the client comes with another address on it.
+    // The server has much data to send when one packet of the client arrives with another source address.
     let stream = server.open_uni(served).unwrap();
     let mut data = Bytes::from(vec![7; 500_000]);
     let _ = server.write(served, stream, &mut data);
@@ -119,7 +119,7 @@ fn k03_migrating_connection_sends_little_before_validation() {
     let came: usize = said.iter().map(|(_, data)| data.len()).sum();
     assert!(came > 0);
     for (_, data) in &said {
-        hear(&mut server, now, victim(), data);
+        receive(&mut server, now, victim(), data);
     }
     let sent = sent_to_victim(&mut server, &mut now, Duration::from_secs(60));
     assert!(sent <= 3 * LEAST, "{sent} bytes for {came}");
@@ -145,7 +145,7 @@ fn k03_pending_first_flights_are_bounded() {
         server.ignore(incoming);
     }
     assert!((1..=8).contains(&waiting), "{waiting} wait");
-    // Nobody who is not wanted is answered.
+    // A refused client gets no answer.
     assert_eq!(server.connections(), 0);
     assert!(leaving(&mut server, now).len() <= REPLIES);
 }

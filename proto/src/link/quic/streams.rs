@@ -1,8 +1,8 @@
 //! The streams of an endpoint's connections: opening, reading, writing, ending.
 //!
-//! Decides nothing: it hands bytes between the owner and quinn-proto without copying them, gives calls that make no
-//! sense an answer (quinn-proto panics at some), and marks the connection for sending when there is something to send.
-//! No state, no timers; what is held is bounded by the windows.
+//! Decides nothing: it passes bytes between the owner and quinn-proto without copying them, returns a result for
+//! invalid calls (at some of them quinn-proto would panic), and marks the connection for sending when there is data to
+//! send. No state, no timers; the windows bound the buffered data.
 
 use bytes::Bytes;
 use quinn_proto as proto;
@@ -12,26 +12,25 @@ use super::event::{self, ConnId, Direction, Stream};
 use super::{Read, Write};
 
 impl Quic {
-    /// Opens a stream that both sides write to. `None`: no more are allowed now, or the connection is gone.
+    /// Opens a bidirectional stream. `None`: the limit is reached for now, or the connection is closed.
     pub fn open_bi(&mut self, conn: ConnId) -> Option<Stream> {
         self.open(conn, proto::Dir::Bi)
     }
 
-    /// Opens a stream that only we write to. `None`: no more are allowed now, or the connection is gone.
+    /// Opens a unidirectional stream. `None`: the limit is reached for now, or the connection is closed.
     pub fn open_uni(&mut self, conn: ConnId) -> Option<Stream> {
         self.open(conn, proto::Dir::Uni)
     }
 
-    /// The next bytes of a stream, in order, at most `max`: a view into the datagram that brought them.
+    /// The next bytes of a stream, in order, at most `max`: a view into the datagram in which they arrived.
     pub fn read(&mut self, conn: ConnId, stream: Stream, max: usize) -> Read {
         let mut one = None;
         let (_, end) = self.read_until(conn, stream, max.max(1), true, |bytes| one = Some(bytes));
         one.map_or(end.unwrap_or(Read::Blocked), Read::Data)
     }
 
-    /// The same for many pieces at once, which is cheaper: appends them to `out` until there is nothing more, or until
-    /// `max` bytes are there (then [`Read::Blocked`] is not said). Returns how many bytes, and what stopped it: `None`
-    /// for `max`.
+    /// Reads many pieces at once, which is cheaper: appends them to `out` until no more can be read, or `max` bytes
+    /// were read. Returns the number of bytes, and the reason why the read stopped: `None` if it reached `max`.
     pub fn read_chunks(
         &mut self,
         conn: ConnId,
@@ -77,12 +76,12 @@ impl Quic {
         (count, end)
     }
 
-    /// Writes what the windows allow, without copying; `data` keeps the rest.
+    /// Writes as many bytes as the windows allow, without copying; `data` keeps the rest.
     pub fn write(&mut self, conn: ConnId, stream: Stream, data: &mut Bytes) -> Write {
         self.write_chunks(conn, stream, std::slice::from_mut(data))
     }
 
-    /// The same for many pieces; those that were taken are left empty.
+    /// Writes many pieces; the accepted pieces become empty.
     pub fn write_chunks(&mut self, conn: ConnId, stream: Stream, data: &mut [Bytes]) -> Write {
         let Some(mut send) = self.send_stream(conn, stream) else { return Write::Gone };
         let mut rest = data;
@@ -104,14 +103,14 @@ impl Quic {
         if wrote && let Some(acks) = self.connections.get(&conn).and_then(|connection| connection.acks.as_ref()) {
             acks.wait();
         }
-        // Blocked says so to the other side.
+        // A blocked connection sends DATA_BLOCKED or STREAM_DATA_BLOCKED.
         if wrote || result == Write::Blocked {
             self.mark_sending(conn);
         }
         result
     }
 
-    /// Says that nothing more will be written; [`super::Event::Finished`] follows once all is acknowledged.
+    /// Finishes the stream; [`super::Event::Finished`] follows once all data is acknowledged.
     pub fn finish(&mut self, conn: ConnId, stream: Stream) {
         let Some(mut send) = self.send_stream(conn, stream) else { return };
         if send.finish().is_ok() {
@@ -119,16 +118,16 @@ impl Quic {
         }
     }
 
-    /// Gives up writing: what was not delivered is dropped.
+    /// Resets the sending direction: undelivered data is dropped.
     pub fn reset(&mut self, conn: ConnId, stream: Stream, code: u32) {
         let Some(mut send) = self.send_stream(conn, stream) else { return };
         if send.reset(code.into()).is_ok() {
-            // What it had buffered is room for others.
+            // The buffer space of the dropped data is available to other streams.
             self.work_on(conn);
         }
     }
 
-    /// Gives up reading: the other side is told to stop.
+    /// Stops reading: the other side receives STOP_SENDING.
     pub fn stop(&mut self, conn: ConnId, stream: Stream, code: u32) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if stream.direction() == Direction::Uni && stream.0.initiator() == connection.inner.side() {
@@ -139,10 +138,10 @@ impl Quic {
         }
     }
 
-    /// Streams with a higher priority send first; all begin with 0.
+    /// Sets the priority: streams with a higher priority send first. The initial value is 0.
     pub fn set_priority(&mut self, conn: ConnId, stream: Stream, priority: i32) {
         let Some(mut send) = self.send_stream(conn, stream) else { return };
-        // A stream that is gone needs no priority.
+        // A removed stream needs no priority.
         let _ = send.set_priority(priority);
     }
 
@@ -150,7 +149,7 @@ impl Quic {
         self.connections.get_mut(&conn)?.inner.streams().open(direction).map(Stream)
     }
 
-    /// The sending half of a stream, where there is one.
+    /// The sending half of a stream, if it exists.
     fn send_stream(&mut self, conn: ConnId, stream: Stream) -> Option<proto::SendStream<'_>> {
         let connection = self.connections.get_mut(&conn)?;
         let ours = stream.0.initiator() == connection.inner.side();

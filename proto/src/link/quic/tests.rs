@@ -4,19 +4,19 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rustls::pki_types::PrivateKeyDer;
 
-use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr, start};
+use super::pair::{CLIENT, Pair, Path, Policy, SERVER, UNIX_TIME, identity, server_addr, start};
 use super::*;
 use crate::link::trust::{CertificateRefused, CertificateSeen, Fingerprint};
 use crate::net::SocketId;
 
 const KIB: usize = 1024;
 
-/// Bytes that differ at every place within reach.
+/// Bytes that differ between neighbouring positions.
 fn pattern(len: usize) -> Bytes {
     (0..len).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
-/// A pattern on its way through one stream, written and read as the events say.
+/// A pattern that is sent through one stream; it is written and read when the events allow it.
 struct Flow {
     stream: Stream,
     rest: Bytes,
@@ -120,14 +120,14 @@ fn stopped_reader_blocks_writer_at_receive_window() {
     let stream = pair.ends[CLIENT].open_uni(client).unwrap();
     let mut data = pattern(300 * KIB);
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
-    assert_eq!(data.len(), 300 * KIB - window, "what was not taken stays");
+    assert_eq!(data.len(), 300 * KIB - window, "bytes that were not accepted stay");
     pair.pass(Duration::from_secs(5));
     assert!(!pair.take(CLIENT).contains(&Event::Writable(stream)));
 
     let (mut pieces, read_at) = (Vec::new(), pair.now);
     assert_eq!(pair.ends[SERVER].read_chunks(server, stream, usize::MAX, &mut pieces), (window, Some(Read::Blocked)));
     pair.until("room", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
-    assert!(pair.now - read_at < Duration::from_millis(10), "the reader says so at once");
+    assert!(pair.now - read_at < Duration::from_millis(10), "the reader sends a window update at once");
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 300 * KIB - 2 * window);
 }
@@ -143,7 +143,7 @@ fn unacknowledged_bytes_never_exceed_the_send_window() {
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 68 * KIB);
     pair.ends[CLIENT].set_send_window(client, 48 * KIB as u64);
-    assert_eq!(pair.take(CLIENT), [Event::Writable(stream)], "a raised window is told at once");
+    assert_eq!(pair.take(CLIENT), [Event::Writable(stream)], "a raised window is announced at once");
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 52 * KIB);
     pair.cut = false;
@@ -173,7 +173,7 @@ fn receive_window_can_be_raised_on_open_connection() {
     pair.ends[SERVER].set_receive_window(server, 512 * KIB as u64);
     pair.until("room", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
-    assert_eq!(data.len(), 512 * KIB, "nothing was read, and 512 KiB are there");
+    assert_eq!(data.len(), 512 * KIB, "nothing was read, and 512 KiB are buffered");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn data_survives_loss_and_reordering() {
         pair.path = Path { loss: 50_000, jitter: Duration::from_millis(4), rate: 12_500_000, ..Path::default() };
         let ends = pair.connected();
         transfer(&mut pair, ends, 2048 * KIB);
-        assert!(pair.ends[CLIENT].stats(ends.0).unwrap().lost_packets > 20, "the path did lose");
+        assert!(pair.ends[CLIENT].stats(ends.0).unwrap().lost_packets > 20, "the path lost packets");
     }
 }
 
@@ -218,7 +218,7 @@ fn a_close_sends_code_and_reason_and_frees_the_connection() {
     let reason = crate::wire::untrusted::Untrusted::new("that was all".into());
     assert_eq!(pair.take(SERVER), [Event::Closed(Closed::Application { code: 7, reason })]);
     assert_eq!(pair.ends[SERVER].read(server, stream, 100), Read::Data(Bytes::from_static(b"last words")));
-    assert_eq!(pair.take(CLIENT), [], "our own close is no news");
+    assert_eq!(pair.take(CLIENT), [], "closing causes no event on this side");
     assert_eq!(pair.ends[CLIENT].open_uni(client), None);
 
     assert_eq!((pair.ends[CLIENT].connections(), pair.ends[SERVER].connections()), (1, 1));
@@ -227,7 +227,7 @@ fn a_close_sends_code_and_reason_and_frees_the_connection() {
     assert_eq!((pair.ends[CLIENT].poll_timeout(), pair.ends[SERVER].poll_timeout()), (None, None));
     assert_eq!(pair.ends[SERVER].read(server, stream, 100), Read::Gone);
     let again = pair.connect(Trust::Any);
-    assert_ne!(again, client, "a name is not used twice");
+    assert_ne!(again, client, "an id is not used twice");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn certificate_is_checked_against_requested_trust() {
         assert_eq!(client, Event::Closed(Closed::CertificateRefused(refused)));
         assert!(
             matches!(server[..], [Event::Closed(Closed::Transport { by_peer: true, code: 0x100.. })]),
-            "the server hears of it: {server:?}"
+            "the server is notified: {server:?}"
         );
     }
 }
@@ -293,7 +293,7 @@ fn certificate_without_its_key_is_rejected() {
     assert!(matches!(events[..], [Event::Closed(Closed::Transport { code: 0x133, by_peer: false })]), "{events:?}");
 }
 
-/// Lets the server use another TLS configuration than ours.
+/// Sets another TLS configuration for the server.
 fn show(pair: &mut Pair, tls: rustls::ServerConfig) {
     let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
     pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
@@ -318,7 +318,7 @@ fn a_server_of_another_quic_version_is_recognised() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 11);
     let seed = Seed::new([11; 32]);
-    let mut endpoint = (*config::endpoint(&seed, None)).clone();
+    let mut endpoint = (*config::endpoint(&seed, None, None)).clone();
     endpoint.supported_versions(vec![0x6b33_43cf]);
     let server = pair.ends[SERVER].server.as_ref().map(ByRoute::network);
     pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), server, true, None);
@@ -330,7 +330,7 @@ fn a_server_of_another_quic_version_is_recognised() {
 #[test]
 fn a_retry_makes_a_client_prove_its_address() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 12);
-    pair.door = Door::Retry;
+    pair.policy = Policy::Retry;
     let ends = pair.connected();
     assert!(pair.elapsed() >= Duration::from_millis(20), "it took a round trip more");
     transfer(&mut pair, ends, 10 * KIB);
@@ -339,9 +339,9 @@ fn a_retry_makes_a_client_prove_its_address() {
 #[test]
 fn a_retry_that_is_answered_too_late_is_refused() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 13);
-    pair.door = Door::Retry;
+    pair.policy = Policy::Retry;
     pair.connect(Trust::Any);
-    // The token's time passes by our clock while the client's answer is on its way.
+    // The token expires by our clock while the client's answer is in flight.
     pair.path.latency = Duration::from_secs(16);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
     let events = pair.take(CLIENT);
@@ -350,16 +350,16 @@ fn a_retry_that_is_answered_too_late_is_refused() {
 
 #[test]
 fn a_refused_client_is_notified_and_an_ignored_one_waits() {
-    for (door, closed, within) in [
-        (Door::Refuse, Closed::Refused, 1),
-        (Door::Ignore, Closed::TimedOut, Profile::peer().idle_timeout.as_secs() + 1),
+    for (policy, closed, within) in [
+        (Policy::Refuse, Closed::Refused, 1),
+        (Policy::Ignore, Closed::TimedOut, Profile::peer().idle_timeout.as_secs() + 1),
     ] {
         let mut pair = Pair::new(&Profile::peer(), &identity(), 14);
-        pair.door = door;
+        pair.policy = policy;
         pair.connect(Trust::Any);
         pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
         assert_eq!(pair.take(CLIENT), [Event::Closed(closed)]);
-        assert!(pair.elapsed() < Duration::from_secs(within), "{door:?} took {:?}", pair.elapsed());
+        assert!(pair.elapsed() < Duration::from_secs(within), "{policy:?} took {:?}", pair.elapsed());
         assert_eq!(pair.ends[SERVER].connections(), 0);
     }
 }
@@ -383,7 +383,7 @@ fn undecided_incoming_connections_are_bounded() {
     for incoming in waiting.drain(..) {
         pair.ends[SERVER].refuse(incoming);
     }
-    assert_eq!(pair.ends[SERVER].replies.len(), REPLIES, "answers that nobody sends are bounded too");
+    assert_eq!(pair.ends[SERVER].replies.len(), REPLIES, "unsent answers are bounded too");
 }
 
 #[test]
@@ -451,8 +451,8 @@ fn invalid_calls_are_refused_and_change_nothing() {
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut pattern(KIB)), Write::Done);
     pair.pass(Duration::from_millis(50));
     let nobody = ConnId(999);
-    assert_eq!(pair.ends[CLIENT].read(client, stream, 1), Read::Gone, "it is ours to write");
-    assert_eq!(pair.ends[SERVER].write(server, stream, &mut pattern(1)), Write::Gone, "it is ours to read");
+    assert_eq!(pair.ends[CLIENT].read(client, stream, 1), Read::Gone, "it is the client's to write");
+    assert_eq!(pair.ends[SERVER].write(server, stream, &mut pattern(1)), Write::Gone, "it is the server's to read");
     pair.ends[CLIENT].stop(client, stream, 0);
     pair.ends[SERVER].reset(server, stream, 0);
     pair.ends[SERVER].finish(server, stream);
@@ -506,7 +506,7 @@ fn stream_of_higher_priority_is_sent_first() {
         second += pair.ends[SERVER].read_chunks(server, bulk, usize::MAX, &mut Vec::new()).0;
         first == 200 * KIB
     });
-    assert!(second < 20 * KIB, "{second} bytes of the bulk came before the end of what is urgent");
+    assert!(second < 20 * KIB, "{second} bytes of the bulk stream arrived before the end of the urgent stream");
 }
 
 #[test]
@@ -543,7 +543,7 @@ fn work_per_event_is_constant_in_idle_connections() {
         let mut pair = Pair::new(&Profile::peer(), &identity(), 24);
         let ends = pair.connected();
         pair.pass(Duration::from_secs(1));
-        // They wait for answers that never come; the first of their timers is far beyond this transfer.
+        // The connections wait for answers that never arrive; the first of their timers is far beyond this transfer.
         pair.cut = true;
         for _ in 0..idle {
             pair.connect(Trust::Any);
@@ -567,7 +567,7 @@ fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut pair = Pair::new(&Profile::peer(), &identity, seed);
         pair.path = Path { loss: 20_000, jitter: Duration::from_millis(1), rate: 12_500_000, ..Path::default() };
-        pair.door = Door::Retry;
+        pair.policy = Policy::Retry;
         let ends = pair.connected();
         transfer(&mut pair, ends, 1024 * KIB);
         let now = pair.now;
@@ -586,7 +586,7 @@ fn the_first_flight_offers_a_post_quantum_key_exchange() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 32);
     pair.connect(Trust::Any);
     pair.flush();
-    // X25519MLKEM768 takes 1,216 bytes, which do not fit into one datagram with the rest.
+    // X25519MLKEM768 needs 1,216 bytes, which do not fit into one datagram together with the rest.
     assert_eq!(pair.trace.len(), 2);
 }
 
@@ -616,7 +616,7 @@ fn a_dual_stack_socket_gets_addresses_in_ipv6_form() {
     server.settle(now);
     let incoming = server.poll_incoming().unwrap();
     assert_eq!(incoming.from(), "192.0.2.1:50000".parse().unwrap());
-    // Its second datagram is missing, so this is an acknowledgement.
+    // The second datagram of the ClientHello is missing, so the reply is an acknowledgement.
     let conn = server.accept(now, incoming).unwrap();
     assert_eq!(server.remote(conn), Some("192.0.2.1:50000".parse().unwrap()));
     let answer = server.poll_transmit(now, NonZeroUsize::MIN, &mut Vec::new()).unwrap();
@@ -655,7 +655,7 @@ proptest! {
         let transmit = quic.poll_transmit(now, NonZeroUsize::MIN, &mut sent).unwrap();
         prop_assert!(transmit.size >= 1200);
         for (mut data, first) in datagrams.into_iter().zip(first) {
-            // Half of them aim at the connection: our source id stands in the first packet.
+            // Half of the datagrams target the connection: its source connection id is in the first packet.
             if first % 2 == 0 && data.len() > 20 && sent.len() > 40 {
                 let id_at = 6 + usize::from(sent[5]) + 1;
                 data[0] = first | 0xc0;

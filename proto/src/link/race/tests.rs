@@ -14,7 +14,7 @@ fn outputs(race: &mut Race) -> Vec<Output> {
     std::iter::from_fn(|| race.poll_output()).collect()
 }
 
-/// Lets nobody answer: when which attempt started, and how it ended.
+/// Runs a race in which no address answers. Returns when each attempt started, and how the race ended.
 fn silence(mut race: Race, start: Instant) -> (Vec<(u128, Transport, SocketAddr)>, Vec<Output>) {
     let (mut now, mut started) = (start, Vec::new());
     loop {
@@ -109,7 +109,19 @@ fn first_answer_wins_and_cancels_other_attempts() {
     race.handle_answered(started[0].id);
     race.handle_failed(now, started[1].id, Failure::Lost);
     race.handle_timeout(now + WITHIN);
-    assert_eq!(outputs(&mut race), [], "it is over");
+    assert_eq!(outputs(&mut race), [], "the race is over");
+}
+
+#[test]
+fn ninth_address_is_tried_within_two_seconds() {
+    let now = Instant::now();
+    let (started, _) = silence(Race::new(now, &addresses(4, 5), Route::Direct, Allowed::Auto, None), now);
+    for transport in ALL {
+        let of = || started.iter().filter(|(_, used, _)| *used == transport);
+        assert_eq!(of().count(), 9, "{transport:?}");
+        let (first, last) = (of().next().unwrap().0, of().next_back().unwrap().0);
+        assert!(last - first <= 1_400, "{transport:?}: {} ms", last - first);
+    }
 }
 
 #[test]
@@ -188,8 +200,10 @@ fn a_delay_of_this_process_extends_the_relays_deadline() {
 fn addresses_alternate_from_the_resolvers_first_family() {
     let (v6, v4) = (addresses(12, 0), addresses(0, 12));
     let mixed = interleaved(&[&v4[..2], &v6[..], &v4[2..]].concat());
-    assert_eq!(mixed, [v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]]);
-    assert_eq!(interleaved(&v6), v6[..8]);
+    assert_eq!(mixed[..8], [v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]]);
+    assert_eq!(mixed.len(), MAX_ADDRESSES);
+    assert_eq!(interleaved(&v6), v6);
+    assert_eq!(interleaved(&addresses(40, 0)).len(), MAX_ADDRESSES);
 }
 
 proptest! {
@@ -244,4 +258,36 @@ proptest! {
         prop_assert!(running.is_empty());
         prop_assert!(now - start <= WITHIN_PROXIED + MS(60 * 400));
     }
+}
+
+#[test]
+fn a_relay_that_sends_something_has_more_time() {
+    let start = Instant::now();
+    let mut race = Race::new(start, &addresses(0, 1), Route::Direct, Allowed::Only(Transport::Quic), None);
+    assert_eq!(starts(&mut race).len(), 1);
+    let mut now = start;
+    while race.poll_output().is_none() {
+        assert!(!race.ran_out());
+        // It sends something each 5 s.
+        let heard = start + MS((now - start).as_secs() / 5 * 5000);
+        race.handle_received(heard);
+        now = race.poll_timeout().expect("a race ends");
+        race.handle_received(start + MS((now - start).as_secs() / 5 * 5000));
+        race.handle_timeout(now);
+    }
+    assert_eq!((now - start, race.ran_out()), (WITHIN_BUSY, true));
+}
+
+#[test]
+fn a_silent_relay_has_no_more_time() {
+    let start = Instant::now();
+    let mut race = Race::new(start, &addresses(0, 1), Route::Direct, Allowed::Only(Transport::Quic), None);
+    race.handle_received(start + MS(3000));
+    assert_eq!(race.poll_timeout(), Some(start + MS(3000) + WITHIN));
+    // What was heard earlier changes nothing, and neither does a refusal.
+    race.handle_received(start + MS(1000));
+    assert_eq!(race.poll_timeout(), Some(start + MS(3000) + WITHIN));
+    let first = starts(&mut race)[0];
+    race.handle_failed(start + MS(3100), first.id, Failure::Refused);
+    assert_eq!((outputs(&mut race), race.ran_out()), (vec![Output::Failed(Failure::Refused)], false));
 }

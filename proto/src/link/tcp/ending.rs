@@ -1,9 +1,9 @@
-//! The end of a TCP connection: one side or both have finished, a side violated the protocol, the connection was lost, or a
-//! timeout passed.
+//! The end of a TCP connection: one side or both have finished, a side violated the protocol, the connection was lost,
+//! or a timeout passed.
 //!
-//! The TCP connection first sends its remaining output and a close message, if its protocols have one and the connection still
-//! works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other side's end after
-//! them.
+//! The TCP connection first sends its remaining output and a close message, if its protocols have one and the
+//! connection still works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other
+//! side's end after them.
 
 use super::super::websocket::CloseSeen;
 use super::framing::Framing;
@@ -46,12 +46,14 @@ impl TcpLink {
 
     /// Ends the sending direction; the other side reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`]
     /// follows.
+    #[cfg(any(test, feature = "internals"))]
     pub fn finish(&mut self, now: Instant) {
         self.finish_with(now, 0, "");
     }
 
-    /// As [`Self::finish`], and the other side receives code and reason in [`Closed::Application`], if the protocol can
-    /// carry them. Unlike with [`Self::close`], there is no time limit for the bytes that were written before.
+    /// Ends the sending direction; the other side receives code and reason in [`Closed::Application`], if the protocol
+    /// supports that, and reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`] follows. Unlike with
+    /// [`Self::close`], there is no time limit for the bytes that were written before.
     pub fn finish_with(&mut self, now: Instant, code: u32, reason: &'static str) {
         let next = match self.phase {
             Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
@@ -65,14 +67,14 @@ impl TcpLink {
         self.end(code, reason);
         if matches!(next, Phase::Flushing { .. }) {
             self.layer.close(&mut self.input, &mut self.output);
-            self.tell(Event::Closed(Closed::Ended));
+            self.queue_event(Event::Closed(Closed::Ended));
         }
         self.phase = next;
         self.settle();
     }
 
     /// Ends the link. Written bytes are still sent if that is possible within [`LINGER`]; unread bytes are dropped; no
-    /// event follows. The other side receives code and reason, if the protocol can carry them; code 0 looks like
+    /// event follows. The other side receives code and reason, if the protocol supports that; code 0 looks like
     /// [`Self::finish`] to it.
     pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
         let deadline = now + LINGER;
@@ -103,7 +105,7 @@ impl TcpLink {
         match self.framing.socket().and_then(|socket| socket.take_close()) {
             Some(CloseSeen::Normal) => self.handle_end(now),
             Some(CloseSeen::Own { code, reason }) => return Err(Closed::Application { code, reason }),
-            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
+            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketCode(code)),
             None => {}
         }
         if let Layer::Tls(tls) = &self.layer
@@ -127,11 +129,11 @@ impl TcpLink {
         match self.phase {
             Phase::Open(Flow::Both) => {
                 self.phase = Phase::Open(Flow::Writing);
-                self.tell(Event::Readable);
+                self.queue_event(Event::Readable);
             }
             Phase::Open(Flow::Reading) => {
                 self.layer.close(&mut self.input, &mut self.output);
-                self.tell(Event::Closed(Closed::Ended));
+                self.queue_event(Event::Closed(Closed::Ended));
                 self.phase = Phase::Flushing { deadline: now + LINGER };
             }
             Phase::Opening { .. }
@@ -167,7 +169,7 @@ impl TcpLink {
             (Closed::Lost, _) => return self.lose(),
             (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),
             (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
-            (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
+            (Closed::WebSocketCode(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
             (_, Framing::Refused { say }) => Some(std::mem::take(say)),
             (
                 _,
@@ -182,19 +184,19 @@ impl TcpLink {
             let _ = self.send(last);
         }
         self.layer.close(&mut self.input, &mut self.output);
-        self.tell(Event::Closed(closed));
+        self.queue_event(Event::Closed(closed));
         self.stop_reading();
         self.phase = Phase::Lingering { deadline: now + LINGER };
         self.touched = true;
     }
 
     pub(super) fn time_out(&mut self) {
-        self.tell(Event::Closed(Closed::TimedOut));
+        self.queue_event(Event::Closed(Closed::TimedOut));
         self.over(SocketAction::Abort);
     }
 
     fn lose(&mut self) {
-        self.tell(Event::Closed(Closed::Lost));
+        self.queue_event(Event::Closed(Closed::Lost));
         self.over(SocketAction::Abort);
     }
 

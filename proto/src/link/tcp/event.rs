@@ -1,5 +1,5 @@
-//! The types in which a TCP connection reports to its owner: events, the reason of its end, the action for the socket; and the
-//! windows that the owner sets. [`super`] has the logic.
+//! The types in which a TCP connection reports to its owner: events, the reason of its end, the action for the socket;
+//! and the windows that the owner sets. [`super`] has the logic.
 
 use super::super::proxy::ProxyFailure;
 use super::super::tls::TlsFailure;
@@ -60,7 +60,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// Both sides have finished.
-    #[error("both sides are done")]
+    #[error("both sides have finished")]
     Ended,
     /// The application of the other side closed the link.
     #[error("closed by the other side with code {code}")]
@@ -72,7 +72,7 @@ pub enum Closed {
     },
     /// The other side, or a proxy, closed the WebSocket with this code (RFC 6455 §7.4).
     #[error("the WebSocket was closed with code {0}")]
-    WebSocketClosed(u16),
+    WebSocketCode(u16),
     /// The other side violated the WebSocket protocol.
     #[error(transparent)]
     WebSocket(#[from] WebSocketViolation),
@@ -86,10 +86,10 @@ pub enum Closed {
     #[error(transparent)]
     Proxy(#[from] ProxyFailure),
     /// The first bytes of a client are not of a supported protocol.
-    #[error("the other end speaks another protocol")]
+    #[error("the other end uses another protocol")]
     Unknown,
     /// The link was not open in time, or nothing was received for too long.
-    #[error("nothing was heard for too long")]
+    #[error("nothing was received for too long")]
     TimedOut,
     /// The connection failed, or ended without an end marker.
     #[error("the connection was lost")]

@@ -26,7 +26,7 @@ pub(super) enum Framing {
         upgrade: Upgrade,
         /// The role in the WebSocket that follows.
         role: Role,
-        /// The bytes to send first, once the carrier can carry them.
+        /// The bytes to send first, once the carrier is ready.
         say: Bytes,
     },
     WebSocket {
@@ -77,7 +77,7 @@ impl Framing {
                 }
             },
             Self::WebSocket { socket, .. } => {
-                socket.heard(now);
+                socket.restart_idle(now);
                 let mut deliver =
                     |bytes: &[u8], mask: &mut Mask| inbox.pieces.copy_with(bytes, |copy| mask.apply(copy));
                 socket.receive(plain, &mut deliver)?;

@@ -1,4 +1,5 @@
-//! Creates TCP connections: the options of a client's TCP connection, and the protocols that a server accepts. No states, no timers.
+//! Creates TCP connections: the options of a client's TCP connection, and the protocols that a server accepts. No
+//! states, no timers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,10 +76,10 @@ pub enum CannotDial {
     #[error("the server's name is not valid")]
     Name,
     /// The path of a WebSocket cannot stand in a request.
-    #[error("the path must begin with / and hold neither spaces nor controls")]
+    #[error("the path must begin with / and contain no spaces or control characters")]
     Path,
     /// The trust rule requires a certificate, and there is none without TLS.
-    #[error("without TLS there is no certificate, and one is asked for")]
+    #[error("without TLS there is no certificate, but one is required")]
     NoCertificate,
     /// TLS cannot be set up; this never happens with the built-in provider.
     #[error("TLS cannot be set up")]
@@ -103,8 +104,8 @@ impl Dialler {
         Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time), seed }
     }
 
-    /// Creates a TCP connection whose TCP connection (to the proxy, if there is one) is established or being established. The
-    /// time limit for opening starts now.
+    /// Creates the link for a TCP connection (to the proxy, if there is one) that is established or being established.
+    /// The time limit for opening starts now.
     ///
     /// # Errors
     /// [`CannotDial`] if the target is not valid.
@@ -152,7 +153,7 @@ impl Dialler {
 }
 
 impl TcpLink {
-    /// Creates a TCP connection without TLS for the link of two peers, on either side.
+    /// Creates the link for a TCP connection without TLS between two peers, on either side.
     #[must_use]
     pub fn plain(now: Instant, windows: Windows) -> Self {
         Self::new(now, OPEN_WITHIN, Layer::Bare, Framing::Records(Box::default()), windows)
@@ -203,7 +204,7 @@ impl Acceptor {
         Self { browsers, ..self }
     }
 
-    /// Creates a TCP connection for an accepted TCP connection.
+    /// Creates the link for an accepted TCP connection.
     #[must_use]
     pub fn accept(&self, now: Instant) -> TcpLink {
         let layer = Layer::Unknown(self.clone());

@@ -25,7 +25,7 @@ fn identity() -> Identity {
     Identity { cert_chain: vec![certificate.der().to_vec()], key: Zeroizing::new(key.serialize_der()) }
 }
 
-/// Bytes that differ at every place within reach.
+/// Bytes that differ between neighbouring positions.
 fn pattern(len: usize) -> Bytes {
     (0..len).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
@@ -42,7 +42,7 @@ fn acceptor(identity: &Identity) -> Acceptor {
     Acceptor::new(identity, BareWebSocket::Allowed, Windows::relay()).unwrap()
 }
 
-/// What waits for the socket, consumed.
+/// Takes the bytes that wait for the socket.
 fn sent(tcp: &mut TcpLink, now: Instant, max: usize) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); 3];
     let count = tcp.output(&mut slices);
@@ -52,7 +52,7 @@ fn sent(tcp: &mut TcpLink, now: Instant, max: usize) -> Vec<u8> {
     bytes
 }
 
-/// Feeds what there is room for; returns how much that was.
+/// Feeds as many bytes as there is room for; returns their number.
 fn feed(tcp: &mut TcpLink, now: Instant, bytes: &[u8]) -> usize {
     let room = tcp.read_buffer();
     let count = room.len().min(bytes.len());
@@ -61,20 +61,20 @@ fn feed(tcp: &mut TcpLink, now: Instant, bytes: &[u8]) -> usize {
     count
 }
 
-/// Two TCP connections with a connection between them that carries a random number of bytes at a time.
+/// The two ends of a TCP connection, which moves a random number of bytes at a time.
 struct Pair {
     now: Instant,
     ends: [TcpLink; 2],
     events: [Vec<Event>; 2],
-    /// On the way to each end.
+    /// The bytes in flight to each end.
     flight: [VecDeque<u8>; 2],
-    /// Each end's other side will send no more.
+    /// For each end: whether the other side will send no more.
     eof: [bool; 2],
     got: [Vec<u8>; 2],
     ended: [bool; 2],
     rest: [Bytes; 2],
     finish: [bool; 2],
-    /// Bytes that move at once, at most.
+    /// The most bytes that move at once.
     step: u32,
     rng: ChaCha20Rng,
 }
@@ -105,7 +105,7 @@ impl Pair {
         (self.rng.next_u32() % self.step + 1) as usize
     }
 
-    /// One move of every part; false when nothing moved.
+    /// Moves data once in every part; false when nothing moved.
     fn turn(&mut self) -> bool {
         let mut moved = false;
         for end in [CLIENT, SERVER] {
@@ -135,7 +135,7 @@ impl Pair {
         moved
     }
 
-    /// What the owner does.
+    /// Does the owner's work.
     fn own(&mut self, end: usize) -> bool {
         let mut moved = false;
         loop {
@@ -180,7 +180,7 @@ impl Pair {
         })
     }
 
-    /// The client writes until the server takes no more.
+    /// The client writes until the server accepts no more.
     fn fill_server(&mut self) {
         let mut data = pattern(10_000_000);
         let mut flight = VecDeque::new();
@@ -292,7 +292,7 @@ fn stopped_reader_blocks_socket_reads() {
         while pair.ends[SERVER].read_buffer().is_empty() {
             assert!(matches!(pair.ends[SERVER].read(), Read::Data(_)));
         }
-        assert!(pair.ends[SERVER].poll_touched(), "the lower side is told that there is room again");
+        assert!(pair.ends[SERVER].poll_touched(), "the driver is notified that there is room again");
     }
 }
 
@@ -387,7 +387,7 @@ fn tls_certificate_follows_same_trust_rules_as_quic() {
     }
 }
 
-/// A client that offers this protocol, against our server, and a server that knows this one, against our client.
+/// A client that offers these protocols with our server, and a server that supports these protocols with our client.
 fn with_protocol(protocols: &[&[u8]]) -> [Pair; 2] {
     let (identity, now) = (identity(), Instant::now());
     let provider = crypto::crypto_provider();
@@ -412,7 +412,7 @@ fn another_protocol_is_refused_on_both_sides() {
             assert_eq!(pair.closed(end), Some(&Closed::Tls(TlsFailure::NoCommonProtocol)));
         }
     }
-    // A server that knows nothing of protocols.
+    // A server without ALPN.
     let [_, mut pair] = with_protocol(&[]);
     pair.run();
     assert_eq!(pair.closed(CLIENT), Some(&Closed::Tls(TlsFailure::NoCommonProtocol)));
@@ -477,7 +477,7 @@ fn close_code_and_reason_pass_through_websocket() {
         let reason = Untrusted::new("the relay shuts down".to_owned());
         assert_eq!(pair.closed(CLIENT), Some(&Closed::Application { code: 7, reason }));
         assert_eq!(pair.ends[CLIENT].write(pair.now, &mut pattern(1)), Write::Gone);
-        // The client answered, so nobody waits for the time to pass.
+        // The client answered, so the server need not wait for the timeout.
         pair.ends[CLIENT].handle_timeout(pair.now + LINGER);
         pair.run();
         assert_eq!(pair.ends.each_ref().map(TcpLink::socket_action), [SocketAction::Finish; 2]);
@@ -603,7 +603,7 @@ fn the_same_seed_gives_the_same_bytes() {
     assert!(a.len() > 200);
 }
 
-/// A client behind a proxy that answers this, after so many turns of the conversation, and then passes everything on.
+/// A client behind a proxy that sends these answers, one after each turn, and then forwards all bytes.
 fn proxied(kind: Kind, url: &str, answers: &[&[u8]], step: u32) -> (Pair, Vec<u8>) {
     let now = Instant::now();
     let proxy: Proxy = url.parse().unwrap();
@@ -677,7 +677,7 @@ proptest! {
         let identity = identity();
         let clients = kinds().into_iter().map(|kind| client(now, kind, Trust::Any));
         for mut tcp in clients.chain([acceptor(&identity).accept(now)]) {
-            // A true beginning, then junk.
+            // A valid beginning, then junk.
             let hello = if tls { sent(&mut client(now, Kind::Tls, Trust::Any), now, at) } else { Vec::new() };
             for bytes in [&hello[..], &junk[..]] {
                 let mut rest = bytes;
@@ -696,7 +696,7 @@ proptest! {
     }
 }
 
-/// A ping and the bytes behind it in one read: the pong is sealed when all of it is opened.
+/// A ping and more records in one read: the pong is encrypted when all records are decrypted.
 #[test]
 fn a_ping_among_other_records_is_answered() {
     for tls in [false, true] {
@@ -713,7 +713,7 @@ fn a_ping_among_other_records_is_answered() {
         pair.run();
         assert_eq!((pair.closed(SERVER), pair.closed(CLIENT)), (None, None));
         assert_eq!(pair.got[SERVER], pattern(1000));
-        // What was heard last is the pong.
+        // The last received frame is the pong.
         pair.now += SILENCE - PING_EVERY / 2;
         let now = pair.now;
         pair.ends[CLIENT].handle_timeout(now);
@@ -721,7 +721,7 @@ fn a_ping_among_other_records_is_answered() {
     }
 }
 
-/// The end of what a server says, with a reason, behind more than the client takes at once.
+/// The end of a server's data, with a reason, behind more bytes than the client accepts at once.
 #[test]
 fn finish_with_reason_waits_for_written_bytes() {
     for (kind, told) in kinds().into_iter().zip([None, Some(7), Some(7)]) {
@@ -739,7 +739,7 @@ fn finish_with_reason_waits_for_written_bytes() {
         assert_eq!(pair.closed(CLIENT), told.map(|code| Closed::Application { code, reason }).as_ref());
         pair.ends[CLIENT].finish(now);
         pair.run();
-        // RFC 6455 §5.5.1: the code comes back.
+        // RFC 6455 §5.5.1: the other side echoes the code.
         let reason = Untrusted::new(String::new());
         let answered = told.map_or(Closed::Ended, |code| Closed::Application { code, reason });
         assert_eq!(pair.closed(SERVER), Some(&answered));

@@ -37,8 +37,7 @@ fn an_identity_shows_its_leaf_and_never_its_key() {
     assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.fingerprint()));
 }
 
-/// An authority of our own in the place of the public ones, and a certificate of it that is valid for a day around
-/// [`NOW`].
+/// A test CA in place of the public CAs, and its certificate that is valid for a day around [`NOW`].
 struct Authority {
     roots: Arc<RootCertStore>,
     leaf: CertificateDer<'static>,

@@ -17,36 +17,36 @@ use super::super::http::{Head, MAX_HEAD, MAX_HEADERS, TooLarge};
 pub const SUBPROTOCOL: &str = "tallow.1";
 /// The constant of RFC 6455 §4.2.2.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const ABOUT: &str =
-    "This is a tallow relay. It speaks WebSocket with the subprotocol tallow.1 and nothing else over HTTP.\n";
+const ABOUT: &str = "This is a tallow relay. Over HTTP it supports only WebSocket with the subprotocol tallow.1.\n";
 
 /// Why the opening handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeFailure {
     /// The received bytes are not HTTP.
-    #[error("the other end does not speak HTTP")]
+    #[error("the other end does not use HTTP")]
     NotHttp,
     /// The head is larger than that of a relay or a proxy can be.
     #[error("the other end's HTTP head is too large")]
     TooLarge,
     /// The server answered with another status than 101.
-    #[error("the server answered with HTTP status {0} and not with a WebSocket")]
+    #[error("the server answered with HTTP status {0} instead of a WebSocket")]
     Status(u16),
     /// The server's response 101 does not belong to our request.
-    #[error("the server's WebSocket answer is not valid")]
+    #[error("the server's WebSocket response is invalid")]
     Answer,
     /// The server does not support our subprotocol.
-    #[error("the server is no tallow relay")]
+    #[error("the server is not a tallow relay")]
     Subprotocol,
     /// The client requested something else than our WebSocket; the server has sent an error.
-    #[error("the client asked for something else than a tallow WebSocket")]
+    #[error("the client did not request a tallow WebSocket")]
     Request,
 }
 
 /// Whether a server accepts WebSockets from web pages. If it does, any page can use the relay from its visitors'
 /// machines, also a relay on their machine or in their network, which the page's server cannot reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Browsers {
     /// The server answers a request that has an `Origin` header with 403.
     #[default]

@@ -79,7 +79,7 @@ fn k01_a_candidate_that_cannot_be_a_peer_is_denied() {
             assert_eq!(admit(&[udp(&addr), tcp(&addr)], &at_home()), [], "{addr}");
         }
     }
-    // The bystanders that a rule too wide would hit.
+    // Candidates that an overly broad rule would deny.
     let welcome = [
         "192.168.1.9:1024",
         "192.168.1.254:65535",
@@ -97,14 +97,14 @@ fn k02_many_candidates_for_one_victim_are_cut_to_a_few() {
     let many: Vec<_> = (0..10_000_u32).map(|n| udp(&format!("198.51.{}.{}:5000", n / 250, 1 + n % 250))).collect();
     assert_eq!(admit(&many, &at_home()).len(), MAX);
     assert_eq!(admit(&[udp("198.51.100.7:5000"); 64], &at_home()).len(), 1);
-    // Other words for the same.
+    // Other forms of the same addresses.
     let disguised = [udp("198.51.100.7:5000"), reflexive("[::ffff:198.51.100.7]:5000")];
     assert_eq!(admit(&disguised, &at_home()), [udp("198.51.100.7:5000")]);
     let ports: Vec<_> = (5000..5064).map(|port| udp(&format!("198.51.100.7:{port}"))).collect();
     assert_eq!(admit(&ports, &at_home()).len(), MAX_PER_ADDRESS);
     let listeners: Vec<_> = (10..40).map(|host| tcp(&format!("192.168.1.{host}:5000"))).collect();
     assert_eq!(admit(&listeners, &at_home()).len(), MAX_TCP);
-    // Said one after the other they are as many.
+    // The bounds also hold when the candidates arrive one after the other.
     for (said, most) in [(&many[..100], MAX), (&ports, MAX_PER_ADDRESS), (&listeners, MAX_TCP)] {
         let mut known = Vec::new();
         for one in said {
@@ -112,7 +112,7 @@ fn k02_many_candidates_for_one_victim_are_cut_to_a_few() {
         }
         assert_eq!(known.len(), most);
     }
-    // On the wire a list that is too long is no list.
+    // A list that is too long does not decode.
     assert!(decode::<Candidates>(&encode(&many[..MAX + 1].to_vec())).is_err());
     let full = Candidates::new(many[..MAX].to_vec()).unwrap();
     assert_eq!(decode::<Candidates>(&encode(&full)), Ok(full));
@@ -144,10 +144,10 @@ fn a_tcp_candidate_must_be_in_an_own_network() {
         Candidate { kind: Kind::Mapped, ..tcp("192.168.1.7:5000") },
     ];
     assert_eq!(addrs(&admit(&theirs, &at_home())), ["[2001:db8:1:1::9]:5000", "192.168.1.9:5000"]);
-    // A tunnel that claims half of the world is no neighbourhood.
+    // A tunnel interface whose prefix covers half of all addresses is not a local network.
     let tunnel = [interface("tun0", "10.8.0.2", 1), interface("tun0", "2001:db8::1", 3)];
     assert_eq!(admit(&[tcp("10.8.0.9:5000"), tcp("[2001:db8::9]:5000")], &tunnel), []);
-    // This very machine.
+    // A candidate at this machine's own address.
     assert_eq!(admit(&[tcp("192.168.1.2:5000")], &at_home()).len(), 1);
 }
 
@@ -196,7 +196,7 @@ fn container_addresses_do_not_displace_lan_addresses() {
     let mut own: Vec<_> = (0..40).map(|n| interface(&format!("br-{n:02}"), &format!("172.20.{n}.1"), 24)).collect();
     own.push(interface("docker0", "172.17.0.1", 16));
     own.push(interface("wlan0", "192.168.1.2", 24));
-    // Made of the card's address, then those that change, of which some are left over.
+    // The address with the MAC address first, then temporary addresses, some of which are outdated.
     own.push(interface("wlan0", "2001:db8::211:22ff:fe33:4455", 64));
     own.extend((1..9).map(|n| interface("wlan0", &format!("2001:db8::{n}"), 64)));
     own.push(interface("wlan0", "2001:db8:0:1::1", 64));
@@ -260,7 +260,8 @@ proptest! {
     ) {
         let admitted = admit(&theirs, &own);
         prop_assert!(admitted.len() <= MAX);
-        prop_assert!(admitted.iter().filter(|candidate| candidate.transport == CandidateTransport::Tcp).count() <= MAX_TCP);
+        let tcp = admitted.iter().filter(|candidate| candidate.transport == CandidateTransport::Tcp);
+        prop_assert!(tcp.count() <= MAX_TCP);
         prop_assert_eq!(admit(&admitted, &own), admitted.clone(), "nothing is left to deny");
         for candidate in &admitted {
             let ip = candidate.addr.ip();
@@ -281,8 +282,8 @@ proptest! {
         let offered = offered(&own);
         prop_assert!(offered.len() <= MAX_HOSTS);
         for ip in offered {
-            let everybody = is_everybody(ip, &own);
-            prop_assert_eq!(admit(&[udp(&SocketAddr::new(ip, 5000).to_string())], &own).len(), usize::from(!everybody));
+            let broadcast = is_broadcast(ip, &own);
+            prop_assert_eq!(admit(&[udp(&SocketAddr::new(ip, 5000).to_string())], &own).len(), usize::from(!broadcast));
         }
     }
 }

@@ -49,13 +49,13 @@ fn path_is_replaced_only_by_nearer_one() {
     let judge = |present, found| choice.judge(now, Some(&present), &[found], false);
     assert_eq!(judge(present(CandidateTransport::Udp, 20 * MS), quic(now, 11 * MS)), QUIC);
     assert_eq!(judge(present(CandidateTransport::Udp, 20 * MS), quic(now, 12 * MS)), Selection::Nothing);
-    // Where all is near, a millisecond is noise.
+    // On short paths a millisecond of difference is noise.
     assert_eq!(judge(present(CandidateTransport::Tcp, 2 * MS), tcp(now, Duration::ZERO)), Selection::Nothing);
     assert_eq!(judge(present(CandidateTransport::Tcp, 20 * MS), tcp(now, MS)), TCP);
-    // Neither is better than the other by one rule and worse by another.
+    // The two rules do not contradict each other.
     assert_eq!(judge(present(CandidateTransport::Tcp, 52 * MS), quic(now, MS)), Selection::Nothing);
     assert_eq!(judge(present(CandidateTransport::Tcp, 53 * MS), quic(now, MS)), QUIC);
-    // The own network is worth more than the way through the router, and a slow one is not.
+    // A link in the own network is better than one through the router, unless it is slow.
     assert_eq!(judge(present(CandidateTransport::Udp, MS), tcp(now, 52 * MS)), TCP);
     assert_eq!(judge(present(CandidateTransport::Udp, MS), tcp(now, 53 * MS)), Selection::Nothing);
 }
@@ -73,11 +73,11 @@ fn tcp_that_fell_silent_is_avoided() {
         choice.judge(now, Some(&link(9, CandidateTransport::Udp, now, MS)), &[tcp(now, MS)], false),
         Selection::Nothing
     );
-    // There may be nothing else.
+    // There may be no other link.
     assert_eq!(choice.judge(now, None, &[tcp(now, MS)], false), TCP);
 }
 
-/// A link that carries, looked at every second.
+/// An active link that is measured every second.
 struct Run {
     now: Instant,
     choice: PathSelector,
@@ -92,7 +92,7 @@ impl Run {
         Self { now, choice, arrived: 0 }
     }
 
-    /// So many bytes arrive each second; after how many seconds the other carrier is sought.
+    /// Delivers `rate` bytes each second. Returns after how many seconds the selector seeks the other transport.
     fn seeks_after(&mut self, rate: u64, is_held_back: bool, seconds: u32) -> Option<u32> {
         (1..=seconds).find(|_| {
             self.now += SECOND;
@@ -107,7 +107,7 @@ impl Run {
         self.arrived = 0;
     }
 
-    /// What is taken of both.
+    /// The selection among both transports.
     fn takes(&self) -> Selection {
         self.choice.judge(self.now, Some(&tcp(self.now, MS)), &[quic(self.now, MS), tcp(self.now, MS)], false)
     }
@@ -120,7 +120,7 @@ fn tcp_that_holds_the_transfer_back_is_compared_with_quic() {
     assert_eq!(run.takes(), QUIC);
     run.move_to(CandidateTransport::Udp);
     assert_eq!(run.seeks_after(1_200_000, true, 3600), None);
-    // And is avoided from then on.
+    // TCP is avoided from then on.
     assert_eq!(run.choice.judge(run.now, None, &[quic(run.now, MS), tcp(run.now, MS)], false), QUIC);
 }
 
@@ -130,7 +130,7 @@ fn path_without_gain_is_left_and_not_retried_soon() {
     for pause in [AGAIN, AGAIN * 2, AGAIN * 4] {
         assert!(run.seeks_after(1_000_000, true, 60).is_some());
         run.move_to(CandidateTransport::Udp);
-        // The slow start of the new link does not count.
+        // The slow start of the new link is not measured.
         assert_eq!(run.seeks_after(0, true, 1), None);
         assert_eq!(run.seeks_after(1_050_000, true, 60), Some(5));
         assert_eq!(run.takes(), TCP);
@@ -145,7 +145,7 @@ fn a_tcp_path_is_not_compared_unless_it_limits_the_transfer() {
     let mut run = Run::on(CandidateTransport::Tcp);
     assert_eq!(run.seeks_after(FAST, true, 60), None);
     assert_eq!(run.seeks_after(1000, false, 60), None);
-    // A moment of it is not enough.
+    // A short period of low speed is not sufficient.
     assert_eq!(run.seeks_after(1000, true, 3), None);
     assert_eq!(run.seeks_after(1000, false, 1), None);
     assert_eq!(run.seeks_after(1000, true, 3), None);

@@ -28,7 +28,7 @@ fn at_home() -> Vec<Interface> {
     own.map(|(name, ip, prefix)| interface(name, ip, prefix)).into()
 }
 
-/// A gather, the servers, and what is in between: `seen` by each of them.
+/// A gatherer with its servers and a NAT: `seen` is the address that each server observes.
 struct World {
     now: Instant,
     gather: Gather,
@@ -39,11 +39,11 @@ struct World {
 
 impl World {
     fn new(seed: u8) -> Self {
-        let gather = Gather::new(Config { seed: Seed::new([seed; 32]) });
+        let gather = Gather::new(Config { seed: Seed::new([seed; 32]), slot: None });
         Self { now: Instant::now(), gather, seen: BTreeMap::new(), sent: Vec::new(), learned: Vec::new() }
     }
 
-    /// Both sockets are bound, and all servers see what a NAT without a preference for ports makes of it.
+    /// Both sockets are bound, and all servers observe the address of a NAT with endpoint-independent mapping.
     fn at_home(count: u8) -> Self {
         let mut world = Self::new(1);
         world.gather.handle_interfaces(world.now, &at_home());
@@ -56,7 +56,7 @@ impl World {
         world
     }
 
-    /// Carries everything; who is not in `seen` is silent.
+    /// Delivers all datagrams; a server that is not in `seen` does not respond.
     fn run(&mut self) {
         while let Some((family, to, data)) = self.gather.poll_transmit() {
             assert_eq!(family, Family::of(to.ip()));
@@ -113,7 +113,7 @@ fn own_addresses_are_reported_at_once_and_only_once() {
     let listeners = ["Host Tcp 192.168.1.2:7000", "Host Tcp [2001:db8:1::2]:7000"];
     assert_eq!(learned, [hosts, listeners].concat());
     assert_eq!(world.known(), learned);
-    assert!(!world.gather.is_done(), "the servers are not told yet");
+    assert!(!world.gather.is_done(), "the servers are not set yet");
     world.gather.handle_servers(world.now, vec![]);
     assert!(world.gather.is_done());
     assert_eq!(world.gather.poll_timeout(), None);
@@ -144,7 +144,7 @@ fn stun_servers_are_asked_from_the_sockets_that_will_punch() {
     world.run();
     assert!(world.gather.is_done());
     assert_eq!(world.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [servers(2), vec![relay6]].concat());
-    // What the IPv6 server saw is the host candidate.
+    // The IPv6 server observed the host candidate's address.
     let expected = ["Host Udp 192.168.1.2:5000", "Host Udp [2001:db8:1::2]:6000", "Reflexive Udp 198.51.100.1:7000"];
     assert_eq!(world.known(), expected);
     assert_eq!((world.gather.nat(Family::V4), world.gather.nat(Family::V6)), (Nat::Independent, Nat::None));
@@ -222,7 +222,7 @@ fn a_changed_mapping_is_checked_with_all_servers_and_reported() {
     assert_eq!(world.learned.last().map(shown).unwrap(), "Reflexive Udp 198.51.100.1:9000");
     assert_eq!(world.learned.len(), 4);
     assert_eq!(world.known()[2..], ["Reflexive Udp 198.51.100.1:9000"]);
-    assert_eq!(world.gather.nat(Family::V4), Nat::Independent, "old answers are not compared with new ones");
+    assert_eq!(world.gather.nat(Family::V4), Nat::Independent, "old responses are not compared with new ones");
     assert_eq!(world.sent_to(servers(2)[1]), 2);
 }
 
@@ -237,7 +237,7 @@ fn next_server_keeps_mapping_when_first_is_silent() {
     assert_eq!(world.known()[2..], ["Reflexive Udp 198.51.100.1:7000"]);
     assert!(world.gather.is_done());
     assert!(world.sent_to(second) >= 3);
-    // And nobody at all: it is looked for again.
+    // No server responds: they are queried again later.
     world.seen.clear();
     world.pass(secs(120));
     assert_eq!(world.known().len(), 2);
@@ -276,7 +276,7 @@ fn answers_to_old_questions_are_ignored() {
     assert_eq!(world.known().len(), 2);
     world.run();
     assert_eq!(world.known()[2..], ["Reflexive Udp 198.51.100.1:7000"]);
-    // A second answer to the same question changes nothing.
+    // A second response to the same request changes nothing.
     let again = stun::answer(&world.sent.last().unwrap().1, addr("203.0.113.66:6666")).unwrap();
     assert!(world.gather.handle_datagram(world.now, family, server, &again));
     assert_eq!(world.known()[2..], ["Reflexive Udp 198.51.100.1:7000"]);
@@ -291,7 +291,7 @@ fn answers_from_other_addresses_are_ignored() {
         assert!(world.gather.handle_datagram(world.now, family, from, &answer));
     }
     assert!(world.gather.handle_datagram(world.now, Family::V6, server, &answer));
-    assert!(world.gather.handle_datagram(world.now, family, server, &request), "a question of anybody is not answered");
+    assert!(world.gather.handle_datagram(world.now, family, server, &request), "a request is not answered");
     assert_eq!(world.known().len(), 2);
     assert_eq!(world.gather.poll_transmit(), None);
     let packet_of_quic = [&[0x43][..], &answer[1..]].concat();
@@ -325,7 +325,7 @@ fn a_family_without_a_socket_asks_no_server() {
     assert_eq!(world.sent.len(), 1);
     assert!(world.gather.is_done());
     assert_eq!(world.gather.nat(Family::V4), Nat::None);
-    // The socket goes, and what waited for it.
+    // The socket is closed, and its queued datagrams are dropped.
     world.gather.refresh(world.now);
     world.gather.handle_absent(world.now, Family::V4);
     assert!(world.gather.poll_transmit().is_none() && world.known().is_empty() && world.gather.is_done());
@@ -339,7 +339,7 @@ fn stun_servers_are_bounded_and_deduplicated() {
     world.gather.handle_servers(world.now, [odd.to_vec(), twice.to_vec(), servers(9)].concat());
     world.run();
     assert_eq!(world.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), servers(4));
-    // Those that stay are not asked again.
+    // Servers that stay in the list are not queried again.
     world.gather.handle_servers(world.now, servers(9)[2..].to_vec());
     world.run();
     assert_eq!(world.sent.len(), 6);
@@ -352,13 +352,13 @@ fn stun_server_gets_bounded_number_of_datagrams() {
     assert!(world.sent_to(servers(2)[0]) < MAX_PACKETS as usize, "enough for an hour");
     world.pass(secs(20 * 3600));
     assert_eq!(world.sent_to(servers(2)[0]), MAX_PACKETS as usize);
-    assert_eq!(world.known().len(), 3, "what is known stays");
+    assert_eq!(world.known().len(), 3, "the known candidates stay");
     world.seen.clear();
     world.gather.refresh(world.now);
     world.sent.clear();
     world.pass(secs(20 * 3600));
     assert_eq!(world.sent_to(servers(2)[0]), MAX_PACKETS as usize);
-    // Nobody takes the datagrams.
+    // The datagrams are not polled.
     world.gather.refresh(world.now);
     for _ in 0..1000 {
         world.now += secs(1);
@@ -380,7 +380,7 @@ fn a_run_is_determined_by_its_seed() {
     };
     assert_eq!(run(1), run(1));
     let (one, two) = (run(1), run(2));
-    assert_ne!(one.1, two.1, "when to ask again is random");
+    assert_ne!(one.1, two.1, "the interval is random");
     for (to, data) in &one.0 {
         let requests = one.0.iter().chain(&two.0).filter(|(_, other)| other[8..20] == data[8..20]).count();
         assert_eq!(requests, 1, "{to}: each transaction has an id of its own");
@@ -464,7 +464,7 @@ proptest! {
                 SimEvent::Refresh => gather.refresh(now),
                 SimEvent::Rest => gather.rest(),
             }
-            // An answer can make something due that had to wait for it; then it is done at once.
+            // A response can make a deferred step due; it is then executed at once.
             world.gather.handle_timeout(world.now);
             prop_assert!(world.gather.poll_timeout().is_none_or(|due| due > world.now));
             prop_assert!(world.gather.out.len() <= MAX_WAITING && world.gather.news.len() <= candidate::MAX);

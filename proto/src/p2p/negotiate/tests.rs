@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use super::super::race::PROBE_START;
 use super::*;
 use crate::p2p::candidate::{CandidateTransport, Kind};
 use crate::p2p::output::PROBE;
@@ -18,18 +19,18 @@ fn machine(role: Role, now: Instant) -> Negotiation {
         Role::Sender => 1,
         Role::Receiver => 2,
     };
-    let config = Config { role, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]) };
+    let config = Config { role, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]), slot: None };
     let mut machine = Negotiation::new(config);
     machine.handle_interfaces(now, &[interface("192.168.1.10", 24)]);
     machine
 }
 
-/// Two machines whose words arrive at once, and what else they asked for.
+/// Two negotiations whose messages arrive at once, and their other outputs.
 struct Pair {
     now: Instant,
     ends: [Negotiation; 2],
     done: [Vec<Output>; 2],
-    /// Words that were said, from whom.
+    /// The messages that were sent, with their senders.
     said: Vec<(usize, Control)>,
 }
 
@@ -97,7 +98,7 @@ impl Pair {
         sent.collect()
     }
 
-    /// The sender takes a link of the race.
+    /// The sender selects a link of the race.
     fn choose(&mut self) {
         self.ends[SENDER].choose(self.now);
         self.settle();
@@ -148,7 +149,7 @@ fn the_sender_dials_and_the_receiver_probes_each_candidate() {
     assert_eq!(probes.len(), PROBES_AT.len());
     assert!(probes.iter().all(|(to, _)| *to == A.parse().unwrap()));
     assert_eq!(pair.probes(SENDER), []);
-    // Whoever is dialled shows the certificate that it said.
+    // The dialled side presents the certificate from its offer.
     assert!(matches!(pair.done[SENDER][0], Output::Dial { certificate: [2, ..], .. }));
 }
 
@@ -188,7 +189,7 @@ fn candidates_are_sent_as_they_become_known_and_each_once() {
     assert_eq!(offers, [vec![], vec![first], vec![second]]);
     let done = pair.said.iter().filter(|(_, control)| matches!(control, Control::CandidatesDone { .. })).count();
     assert_eq!(done, 1);
-    // And in the next round again, at once.
+    // In the next round the candidates are sent again, at once.
     pair.pass(ROUND + PAUSES[0]);
     assert!(pair.said.iter().any(|(from, control)| *from == SENDER
         && matches!(
@@ -208,7 +209,7 @@ fn only_valid_probe_adds_unknown_address() {
         pair.ends[SENDER].handle_probe(now, seen, wrong);
     }
     assert!(!pair.ends[SENDER].handle_probe(now, seen, b"hello") && pair.dials(SENDER).is_empty());
-    // A receiver dials nobody, a denied address is nobody's, and the same one is dialled once.
+    // A receiver dials no UDP candidate, a denied address is not dialled, and the same address is dialled once.
     pair.ends[RECEIVER].handle_probe(now, seen, &probe);
     for denied in ["127.0.0.1:5000", "100.64.0.1:5000", "198.51.100.8:53", "224.0.0.1:5000"] {
         assert!(pair.ends[SENDER].handle_probe(now, denied.parse().unwrap(), &probe));
@@ -226,7 +227,7 @@ fn only_valid_probe_adds_unknown_address() {
     assert_eq!(pair.dials(SENDER).len(), MAX_LEARNED);
 }
 
-/// The direct way may be shorter than the relay's.
+/// The direct path may be shorter than the path through the relay.
 #[test]
 fn probe_received_before_offer_is_kept_for_it() {
     let now = Instant::now();
@@ -333,7 +334,7 @@ fn next_round_waits_until_both_peers_ended_the_last() {
     let now = pair.now;
     let sender = &mut pair.ends[SENDER];
     sender.handle_lost(now, 1);
-    // The answer takes its time.
+    // The peer's answer has not arrived yet.
     assert_eq!(sender.poll_timeout(), None);
     sender.handle_timeout(now + SOON * 10);
     sender.handle_interfaces(now + SOON * 10, &[interface("10.1.1.1", 24)]);
@@ -366,7 +367,7 @@ fn better_path_is_searched_while_one_is_in_use() {
     pair.pass(Duration::from_millis(1));
     assert_eq!((pair.rounds(SENDER), pair.rounds(RECEIVER)), (vec![1, 2], vec![1, 2]));
     assert_eq!(pair.paths(), [Some(1); 2]);
-    // None is found: the path stays, and nobody hears of a failure.
+    // No better path is found: the present path stays, and no failure is reported.
     pair.pass(ROUND);
     assert_eq!(pair.paths(), [Some(1); 2]);
     for role in [SENDER, RECEIVER] {
@@ -393,7 +394,7 @@ fn an_abandoned_path_drains_until_nothing_is_in_flight() {
         assert_eq!(pair.ends[role].draining().count(), 0);
     }
     assert_eq!(pair.paths(), [Some(2); 2]);
-    // What is over is over.
+    // A round that has ended stays ended.
     pair.ends.iter_mut().for_each(|end| end.retire(pair.now, 1));
     pair.settle();
     assert_eq!(pair.done[SENDER].len(), 4);
@@ -408,7 +409,7 @@ fn path_may_be_lost_during_search_for_another() {
         pair.ends[loser].handle_lost(pair.now, 1);
         pair.settle();
         assert_eq!(pair.paths(), [None; 2]);
-        // The race goes on, and is the way back.
+        // The race continues, and restores a direct path.
         assert!(pair.ends.iter().all(|end| end.racing() == Some(2)));
         pair.choose();
         assert_eq!(pair.paths(), [Some(2); 2]);
@@ -437,7 +438,7 @@ fn receiver_reports_abandoned_race_to_sender() {
     let mut pair = Pair::started();
     pair.choose();
     pair.pass(RECHECK);
-    // The two words cross.
+    // Both `DirectFailed` messages cross.
     let now = pair.now + ROUND;
     pair.ends[RECEIVER].handle_timeout(now);
     pair.ends[SENDER].choose(now);
@@ -446,7 +447,7 @@ fn receiver_reports_abandoned_race_to_sender() {
     for role in [SENDER, RECEIVER] {
         assert_eq!((pair.count(role, &over(2)), pair.count(role, &settled(2))), (1, 1));
     }
-    // The first one drains at the sender, and both are without.
+    // The first round drains at the sender, and neither side has a direct path.
     pair.ends[SENDER].retire(now, 1);
     pair.settle();
     assert_eq!(pair.paths(), [None; 2]);
@@ -474,7 +475,7 @@ fn rounds_that_the_peer_does_not_end_are_bounded() {
     assert_eq!(ended, Some(u32::try_from(MAX_UNSETTLED).unwrap() + 1));
 }
 
-/// It reads no answer, and says the end of one round after the other.
+/// The peer reads no answer, and ends one round after the other.
 #[test]
 fn messages_that_need_an_answer_are_bounded() {
     let now = Instant::now();
@@ -489,7 +490,7 @@ fn messages_that_need_an_answer_are_bounded() {
     }
 }
 
-/// The verifier words: nothing is said before the person compared them.
+/// The verifier words: no address is sent before the user has compared them.
 #[test]
 fn a_peer_that_has_not_agreed_reveals_no_address() {
     for waits in [SENDER, RECEIVER] {
@@ -522,7 +523,7 @@ fn changed_address_of_either_peer_starts_round() {
         pair.settle();
         assert_eq!(pair.rounds(SENDER), [1, 2]);
         assert_eq!(pair.rounds(RECEIVER), [1, 2]);
-        // Beside a path, too, and where it came in the midst of a race, once that is over.
+        // This also works beside an active path, and after a race if the change occurred during it.
         pair.ends[mover].handle_interfaces(now, &[interface("10.1.1.2", 24)]);
         pair.choose();
         pair.pass(Duration::ZERO);
@@ -559,7 +560,8 @@ fn k04_peer_sends_nothing_if_either_peer_has_p2p_off() {
         assert_eq!(machine.poll_timeout(), None);
         assert!(machine.is_off());
     };
-    let config = Config { role: Role::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]) };
+    let config =
+        Config { role: Role::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]), slot: None };
     let mut off = Negotiation::new(config);
     off.start(now, true);
     quiet(off);

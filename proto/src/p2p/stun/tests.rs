@@ -50,7 +50,8 @@ fn rfc_5769_vectors_match() {
     assert_eq!(decode(&rfc5769_request()), Ok(request));
 }
 
-/// But for the attributes' headers: they can hide the fingerprint in another attribute, and then there is none.
+/// Except in the attributes' headers: a flipped bit there can hide the fingerprint in another attribute, and then none
+/// is checked.
 #[test]
 fn flipped_bit_is_detected_by_fingerprint() {
     for vector in [rfc5769_request(), rfc5769_v4(), rfc5769_v6()] {
@@ -83,14 +84,14 @@ fn ordinary_clients_get_minimal_answer() {
     let bare = message(kind::REQUEST, &[]);
     assert_eq!(answer(&bare, addr("192.0.2.1:5")).unwrap().len(), 32);
     assert_eq!(answer(&bare, addr("[2001:db8::1]:5")).unwrap().len(), 44);
-    // As coturn's and Chrome's clients ask: with SOFTWARE, or with credentials that are of no concern.
+    // Requests of coturn's and Chrome's clients: with SOFTWARE, or with credentials that are ignored.
     let named = message(kind::REQUEST, &[(0x8022, b"some client"), (6, b"somebody"), (8, &[0; 20])]);
     assert_eq!(answer(&named, addr("192.0.2.1:5")).unwrap().len(), 32);
 }
 
 #[test]
 fn unknown_required_attribute_is_listed_in_error() {
-    // CHANGE-REQUEST and RESPONSE-PORT of RFC 5780 would send the answer elsewhere.
+    // CHANGE-REQUEST and RESPONSE-PORT of RFC 5780 would redirect the response.
     let said =
         answer(&message(kind::REQUEST, &[(3, &[0, 0, 0, 6]), (0x27, &[0, 80, 0, 0])]), addr("192.0.2.1:5")).unwrap();
     assert_eq!(said[20..], [0, 9, 0, 4, 0, 0, 4, 20, 0, 10, 0, 4, 0, 3, 0, 0x27]);
@@ -122,7 +123,8 @@ fn rfc_3489_servers_are_understood() {
     let observed = addr("192.0.2.1:32853");
     let old = message(kind::SUCCESS, &[(1, &plain), (4, &other), (5, &other)]);
     assert_eq!(decode(&old), Ok(Message::Success { id: ID, observed }));
-    // What a NAT may have changed on the way counts less, wherever it stands; of two alike the first counts.
+    // XOR-MAPPED-ADDRESS has precedence over MAPPED-ADDRESS, which a NAT may have changed, in any order; of two
+    // attributes of one type the first one counts.
     let xored = [0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
     let both = message(kind::SUCCESS, &[(1, &other), (0x20, &xored), (0x20, &other)]);
     assert_eq!(decode(&both), Ok(Message::Success { id: ID, observed }));
@@ -151,14 +153,14 @@ fn malformed_messages_are_discarded() {
         (success(&[(0x8028, &[1, 2, 3, 4]), (1, plain)]), Invalid::Fingerprint),
         (success(&vec![(0x8000, &[][..]); MAX_ATTRIBUTES + 1]), Invalid::Attribute),
         (success(&[(0x8000, &[0; MAX_LEN])]), Invalid::TooLong),
-        // Lengths that reach over the end, once into the padding.
+        // Lengths that exceed the message, once into the padding.
         ([&[1, 1, 0, 8][..], &success(&[])[4..], &[0x80, 0, 0, 5, 0, 0, 0, 0]].concat(), Invalid::Attribute),
         ([&[1, 1, 0, 4][..], &success(&[])[4..], &[0x80, 0, 0xFF, 0xFF]].concat(), Invalid::Attribute),
     ];
     for (number, (bytes, why)) in cases.into_iter().enumerate() {
         assert_eq!(decode(&bytes), Err(why), "case {number}");
     }
-    // A correct fingerprint, and something behind it.
+    // A correct fingerprint, and an attribute after it.
     let mut behind = request(ID);
     behind.extend_from_slice(&[0x80, 0, 0, 0]);
     behind[3] = 12;
@@ -184,7 +186,7 @@ fn stun_request_is_sent_five_times_then_given_up() {
     }
     assert_eq!(waits, [250, 500, 1000, 2000, 2000]);
     assert_eq!(sent.len(), TRIES as usize);
-    assert!(sent.iter().all(|bytes| *bytes == sent[0]), "a repetition is the same request");
+    assert!(sent.iter().all(|bytes| *bytes == sent[0]), "a retransmission is the same request");
     assert_eq!(transaction.step(now), Step::Over);
 }
 
@@ -194,17 +196,17 @@ fn answer_must_match_transaction_id_and_server() {
     let mut transaction = Transaction::new(now, server, &mut Seed::new([1; 32]).rng());
     let Step::Send(request) = transaction.step(now) else { panic!() };
     let right = decode(&answer(&request, own).unwrap()).unwrap();
-    assert_eq!(transaction.hear(server, &right), Some(Answer::Observed(own)));
-    assert_eq!(transaction.hear(addr("[::ffff:192.0.2.1]:3478"), &right), Some(Answer::Observed(own)));
+    assert_eq!(transaction.handle_message(server, &right), Some(Answer::Observed(own)));
+    assert_eq!(transaction.handle_message(addr("[::ffff:192.0.2.1]:3478"), &right), Some(Answer::Observed(own)));
     for other in ["192.0.2.1:3479", "192.0.2.2:3478"] {
-        assert_eq!(transaction.hear(addr(other), &right), None);
+        assert_eq!(transaction.handle_message(addr(other), &right), None);
     }
     let guessed = Message::Success { id: ID, observed: own };
-    assert_eq!(transaction.hear(server, &guessed), None);
-    assert_eq!(transaction.hear(server, &decode(&request).unwrap()), None, "a question is no answer");
+    assert_eq!(transaction.handle_message(server, &guessed), None);
+    assert_eq!(transaction.handle_message(server, &decode(&request).unwrap()), None, "a request is not a response");
     let Message::Success { id, .. } = right else { panic!() };
-    // An alternate server (300) is an answer like other errors: nobody else is asked.
-    assert_eq!(transaction.hear(server, &Message::Error { id, code: 300 }), Some(Answer::Refused(300)));
+    // An alternate server (300) is a response like other errors: no other server is queried.
+    assert_eq!(transaction.handle_message(server, &Message::Error { id, code: 300 }), Some(Answer::Refused(300)));
 }
 
 #[test]
@@ -219,13 +221,13 @@ fn transaction_ids_derive_from_seed_only() {
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 2000);
-    // Every bit is used: none is the same in all of them.
+    // Every bit varies: none has the same value in all ids.
     let ones = all.iter().fold([0; 12], |ones, id| std::array::from_fn(|at| ones[at] | id.0[at]));
     let both = all.iter().fold([0xFF; 12], |both, id| std::array::from_fn(|at| both[at] & id.0[at]));
     assert_eq!((ones, both), ([0xFF; 12], [0; 12]));
 }
 
-/// Bytes, some of which come near to a message.
+/// Bytes, some of which resemble a message.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let attribute = (
         prop_oneof![prop::sample::select(vec![1_u16, 3, 6, 8, 9, 10, 0x1C, 0x20, 0x24, 0x8022, 0x8028]), any::<u16>()],
@@ -258,7 +260,7 @@ proptest! {
         prop_assert_eq!(said.is_some(), matches!(decode(&bytes), Ok(Message::Request { .. })));
         if let Some(said) = said {
             prop_assert!(said.len() <= bytes.len() + MAX_GAIN);
-            prop_assert!(!matches!(decode(&said), Ok(Message::Request { .. })), "two relays do not talk to each other");
+            prop_assert!(!matches!(decode(&said), Ok(Message::Request { .. })), "two relays do not answer each other");
             prop_assert!(decode(&said).is_ok());
         }
     }

@@ -1,10 +1,10 @@
-//! The direct path: addresses are gathered (`p2p::gather`), offered and tried in rounds (`p2p::negotiate`), and what
-//! that decides is carried out on sockets and connections.
+//! The direct path: gathers addresses (`p2p::gather`), offers and tries them in rounds (`p2p::negotiate`), and
+//! applies the decisions to sockets and connections.
 //!
-//! A link that is lost while others remain: chunks sent on it stay in flight until both sides have sent `DirectFailed`
-//! of its round (round 0 is the relay path). The receiver has said by then what it stored.
+//! When a link is lost while others remain, its chunks stay in flight until both sides have sent `DirectFailed` of
+//! its round (round 0 is the relay path). By then the receiver has reported what it stored.
 //!
-//! A side whose person is to compare the verifier words first sends no address before that.
+//! If the user on this side has to compare the verifier words first, this side sends no address before that.
 //!
 //! Timers: those of `p2p`. Bounds: those of `openings`, and the session's links.
 
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::config::DirectPath;
 use super::super::event::Fallback;
-use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, Query, direct_socket};
+use super::super::network::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, DirectTarget, Network, Query, direct_socket};
 use super::opening::Opening;
 use super::ports::{Kind, Options};
 use super::{Output, Paths, State};
@@ -31,46 +31,46 @@ use crate::wire::Features;
 use crate::wire::peer::Control;
 use crate::wire::relay::Role;
 
-/// See the module's text.
+/// The state of the search for a direct path.
 pub(super) struct Direct {
     pub options: Option<Options>,
     pub negotiation: Negotiation,
     pub gather: Gather,
-    /// `None`: the gateway is not to be asked.
+    /// `None`: no port mapping is requested from the gateway.
     pub portmap: Option<Box<PortMap>>,
-    /// Where servers may be asked, as it was last told.
+    /// The STUN servers, as last reported by the rendezvous.
     servers: Vec<SocketAddr>,
     named: Vec<SocketAddr>,
     pub opening: Vec<Opening>,
     pub choice: PathSelector,
     /// The last round in which this side dialled by TCP.
     pub dialled_tcp: Option<u32>,
-    /// When the links are judged again.
+    /// When the links are judged next.
     pub judge_at: Option<Instant>,
-    /// Links that are gone here, with the other side not known to know, and their rounds.
+    /// Links that were lost here while the other side may not know it yet, and their rounds.
     pub lost: Vec<(u32, LinkId)>,
-    /// What waits to be sent to the other side.
+    /// Control messages that wait to be sent.
     control: VecDeque<Control>,
-    /// A direct link is active, as far as the application knows.
+    /// The application was notified that a direct link is active.
     pub upgraded: bool,
     pub began: Instant,
     pub why: Fallback,
     pub found_once: bool,
-    /// Either side wants no data on a relay.
+    /// Either side forbids data on a relay.
     pub only: bool,
-    /// Data waits for a direct path, until then at most.
+    /// Data waits for a direct path, at most until this time.
     pub give_up: Option<Instant>,
 }
 
 impl Direct {
-    /// Asks for sockets. Without options nothing is done, ever.
-    pub fn new(now: Instant, role: Role, options: Option<&DirectPath>, seed: &Seed, net: &mut Net) -> Self {
+    /// Requests the sockets. Without options it does nothing, now and later.
+    pub fn new(now: Instant, role: Role, options: Option<&DirectPath>, seed: &Seed, net: &mut Network) -> Self {
         let certificate = options.map_or([0; 32], |options| options.identity.fingerprint().0);
-        let config =
-            negotiate::Config { role, allowed: options.is_some(), certificate, seed: seed.derive("negotiation") };
+        let (allowed, slot) = (options.is_some(), net.slot());
+        let config = negotiate::Config { role, allowed, certificate, seed: seed.derive("negotiation"), slot };
         let mut direct = Self {
             negotiation: Negotiation::new(config),
-            gather: Gather::new(gather::Config { seed: seed.derive("gathering") }),
+            gather: Gather::new(gather::Config { seed: seed.derive("gathering"), slot }),
             portmap: options
                 .filter(|options| options.map_ports)
                 .map(|_| Box::new(PortMap::new(&seed.derive("port mapping")))),
@@ -103,35 +103,35 @@ impl Direct {
         direct
     }
 
-    /// What the runtime knows of the default gateways.
+    /// The runtime reports the default gateways that it knows.
     pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
         if let Some(portmap) = &mut self.portmap {
             portmap.handle_gateways(now, gateways);
         }
     }
 
-    /// The gateway's own socket, datagrams and TCP connections.
+    /// The port mapping, which has a socket, datagrams and TCP connections of its own.
     pub fn portmap(&mut self) -> Option<&mut PortMap> {
         self.portmap.as_deref_mut()
     }
 
-    /// The same, to be looked at.
+    /// The port mapping, for reading.
     pub fn gateway(&self) -> Option<&PortMap> {
         self.portmap.as_deref()
     }
 
-    /// Whether no mapping is left to be taken back.
+    /// Whether all port mappings were removed at the gateway.
     pub fn is_released(&self) -> bool {
         self.portmap.as_deref().is_none_or(PortMap::is_released)
     }
 
-    /// The addresses of a STUN server that the person named: of each family one is asked.
+    /// The addresses of a STUN server that the user configured: one of each address family is used.
     pub fn handle_stun_server(&mut self, addresses: &[SocketAddr]) {
         let of = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).copied();
         self.named.extend([of(true), of(false)].into_iter().flatten());
     }
 
-    /// A datagram on a direct socket that is not QUIC's.
+    /// Whether a datagram of another protocol than QUIC on a direct socket belongs here; processes it if so.
     pub fn takes(&mut self, now: Instant, arrival: &Arrival, data: &[u8]) -> bool {
         let family = match arrival.socket {
             DIRECT_V4 => Family::V4,
@@ -161,8 +161,8 @@ impl Direct {
         .min()
     }
 
-    /// Lets go of everything: there is nothing to look for. Links that are there carry the farewell.
-    fn close(&mut self, now: Instant, net: &mut Net, has_links: bool) {
+    /// Closes everything, because the search has no purpose any more. Existing links stay open for the farewell.
+    fn close(&mut self, now: Instant, net: &mut Network, has_links: bool) {
         if self.options.take().is_none() {
             return;
         }
@@ -178,25 +178,25 @@ impl Direct {
         net.act(Action::Unlisten(DIRECT_TCP));
     }
 
-    /// The other side is told that the relay path is lost here.
+    /// Queues the message to the other side that the relay path is lost here.
     pub fn send_relay_path_lost(&mut self) {
         self.control.push_back(Control::DirectFailed { round: 0 });
     }
 
-    /// What is to be said next.
+    /// The next control message.
     pub fn poll_control(&mut self) -> Option<Control> {
         self.control.pop_front()
     }
 
-    /// The round whose links may come in, as long as any is looked for.
+    /// The round whose links may be accepted, if a search runs.
     pub fn racing(&self) -> Option<u32> {
         self.options.as_ref().and(self.negotiation.racing())
     }
 }
 
 impl Paths {
-    /// The session has its first link. `theirs`: what the other side said of itself.
-    pub(super) fn start_direct(&mut self, now: Instant, net: &mut Net, theirs: Features, may_negotiate: bool) {
+    /// The session has its first link. `theirs`: the features of the other side.
+    pub(super) fn start_direct(&mut self, now: Instant, net: &mut Network, theirs: Features, may_negotiate: bool) {
         self.direct.only |= theirs.has(Features::P2P_ONLY);
         self.direct.upgraded = false;
         if theirs.has(Features::NO_P2P) {
@@ -209,7 +209,7 @@ impl Paths {
         }
     }
 
-    /// Addresses may be sent: this side's person agreed to go on with the other one, or need not.
+    /// Addresses may be sent now: the user on this side confirmed the verifier words, or need not.
     pub fn negotiate(&mut self, now: Instant) {
         if self.direct.options.is_some() && matches!(self.state, State::Up(_)) {
             self.direct.began = now;
@@ -218,7 +218,7 @@ impl Paths {
     }
 
     /// The session has no link any more.
-    pub(super) fn stop_direct(&mut self, now: Instant, net: &mut Net) {
+    pub(super) fn stop_direct(&mut self, now: Instant, net: &mut Network) {
         let direct = &mut self.direct;
         direct.close_openings(now, |_| true, net);
         direct.negotiation.stop();
@@ -228,8 +228,8 @@ impl Paths {
         (direct.judge_at, direct.give_up) = (None, None);
     }
 
-    /// Direct links can't go on: this machine's addresses changed.
-    pub(super) fn lose_direct(&mut self, now: Instant, net: &mut Net) {
+    /// Direct links can't continue, because this machine's addresses changed.
+    pub(super) fn lose_direct(&mut self, now: Instant, net: &mut Network) {
         self.direct.why = Fallback::Moved;
         for id in self.direct_links() {
             self.lose(now, net, id);
@@ -243,7 +243,7 @@ impl Paths {
         }
     }
 
-    /// The addresses of this machine, as far as the runtime knows them.
+    /// The runtime reports the addresses of this machine.
     pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
         let direct = &mut self.direct;
         if let Some(portmap) = &mut direct.portmap {
@@ -256,9 +256,9 @@ impl Paths {
         }
     }
 
-    /// What goes on whether or not there are links: addresses are gathered while the code is read aloud. `over`: the
-    /// transfer has ended, and nothing is looked for. True when others wait for it.
-    pub fn prepare(&mut self, now: Instant, net: &mut Net, mut servers: Vec<SocketAddr>, over: bool) -> bool {
+    /// Work that does not depend on links: addresses are gathered while the users exchange the code. `over`: the
+    /// transfer has ended and nothing is searched for. Returns true if another part waits for the result.
+    pub fn prepare(&mut self, now: Instant, net: &mut Network, mut servers: Vec<SocketAddr>, over: bool) -> bool {
         let direct = &mut self.direct;
         while let Some(action) = direct.portmap.as_mut().and_then(|portmap| portmap.poll_action()) {
             net.act(action);
@@ -299,7 +299,7 @@ impl Paths {
     }
 
     /// A control message about paths.
-    pub fn handle_control(&mut self, now: Instant, net: &mut Net, message: &Control) {
+    pub fn handle_control(&mut self, now: Instant, net: &mut Network, message: &Control) {
         if matches!(message, Control::DirectFailed { round: 0 }) {
             return self.handle_relay_path_lost(now, net);
         }
@@ -315,17 +315,17 @@ impl Paths {
         }
     }
 
-    /// Carries out the next thing that the negotiation decided, unless something waits to be said. False: there was
-    /// none.
-    pub fn advance(&mut self, now: Instant, net: &mut Net) -> bool {
+    /// Carries out the next decision of the negotiation, unless a control message waits to be sent. Returns false if
+    /// there was none.
+    pub fn advance(&mut self, now: Instant, net: &mut Network) -> bool {
         if !self.direct.control.is_empty() {
             return false;
         }
         let Some(output) = self.direct.negotiation.poll_output() else { return false };
         match output {
             negotiate::Output::Send(control) => self.direct.control.push_back(control),
-            negotiate::Output::Dial { transport, to, certificate } => {
-                self.dial_direct(now, net, transport, to, certificate);
+            negotiate::Output::Dial { transport, to, certificate, mark } => {
+                self.dial_direct(now, net, &DirectTarget { transport, to, certificate, mark });
             }
             negotiate::Output::Probe { to, datagram } => {
                 net.send_datagram(direct_socket(Family::of(to.ip())), to, datagram.to_vec(), true);
@@ -346,12 +346,12 @@ impl Paths {
         true
     }
 
-    /// Whether something waits until the session takes control messages again.
+    /// Whether control messages wait until the session accepts them.
     pub fn has_control(&self) -> bool {
         !self.direct.control.is_empty()
     }
 
-    pub(super) fn handle_direct_timeout(&mut self, now: Instant, net: &mut Net, in_flight: impl Fn(LinkId) -> u64) {
+    pub(super) fn handle_direct_timeout(&mut self, now: Instant, net: &mut Network, in_flight: impl Fn(LinkId) -> u64) {
         if let Some(portmap) = &mut self.direct.portmap {
             portmap.handle_timeout(now);
         }

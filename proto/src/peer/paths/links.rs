@@ -1,32 +1,33 @@
 //! The links of an established session: the relay path, and direct ones.
 //!
-//! One of them is active: it carries new chunks. There is always at least one; with the last one the list ends.
+//! One of them is active: it is used for new chunks. There is always at least one; the list is dropped with the last
+//! one.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::event::PathTransport;
-use super::super::net::{ConnectionId, Net};
+use super::super::network::{ConnectionId, Network};
 use super::super::peer_link::PeerLink;
 use crate::Instant;
 use crate::p2p::candidate::CandidateTransport;
 use crate::p2p::choice::ValidatedPath;
 use crate::session::LinkId;
 
-/// What is known of a direct link beside what every link has.
+/// What is known about a direct link in addition to the properties of every link.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DirectLink {
-    /// The round in which it was made.
+    /// The round in which it was established.
     pub round: u32,
-    /// The address that it came in from; `None`: it was dialled.
+    /// The source address of an incoming connection; `None`: this side dialled.
     pub from: Option<IpAddr>,
-    /// When its connection was there.
+    /// When its connection was established.
     pub since: Instant,
-    /// When it had proven itself.
+    /// When it was authenticated.
     pub proven: Option<Instant>,
-    /// The round trip as it was then, before anything waited in a queue on the way.
+    /// The round-trip time at that moment, before data waited in queues on the path.
     pub rtt: Option<Duration>,
-    /// Bytes of chunks that were sealed for it.
+    /// Bytes of chunks that were sealed for this link.
     pub sealed: u64,
 }
 
@@ -34,12 +35,12 @@ pub(super) struct DirectLink {
 #[derive(Debug)]
 pub(super) struct Link {
     pub peer: PeerLink,
-    /// `None`: it is the relay path, or is to become it.
+    /// `None`: this link is the relay path, or will become it.
     pub direct: Option<DirectLink>,
 }
 
 impl Link {
-    /// Over what a direct link runs.
+    /// The transport of a direct link.
     pub const fn transport(&self) -> CandidateTransport {
         match self.peer.conn() {
             ConnectionId::Quic(..) => CandidateTransport::Udp,
@@ -47,8 +48,8 @@ impl Link {
         }
     }
 
-    /// A direct link that has proven itself, as the choice looks at it.
-    pub fn as_proven(&self, net: &mut Net) -> Option<ValidatedPath> {
+    /// The link as a candidate for the selection, if it is direct and authenticated.
+    pub fn as_proven(&self, net: &mut Network) -> Option<ValidatedPath> {
         let direct = self.direct?;
         let at = direct.proven?;
         let took = at.saturating_duration_since(direct.since);
@@ -57,17 +58,17 @@ impl Link {
     }
 }
 
-/// See the module's text.
+/// The list of links and the ids of the active one and of the relay path.
 #[derive(Debug)]
 pub(super) struct Links {
-    /// In the order in which they came: the first is the oldest.
+    /// In the order in which they were added: the first is the oldest.
     all: Vec<Link>,
     relay: LinkId,
     active: LinkId,
 }
 
 impl Links {
-    /// The link of the handshake is the first relay path.
+    /// A list with the link of the handshake, which is the first relay path.
     pub fn new(link: PeerLink) -> Self {
         Self { relay: link.id(), active: link.id(), all: vec![Link { peer: link, direct: None }] }
     }
@@ -77,18 +78,18 @@ impl Links {
         self.all.push(Link { peer, direct });
     }
 
-    /// The link that carries new chunks.
+    /// The link that is used for new chunks.
     pub fn active(&mut self) -> Option<&mut Link> {
         let active = self.active;
         self.get(active)
     }
 
-    /// The name of the link that carries new chunks.
+    /// The id of the link that is used for new chunks.
     pub const fn active_id(&self) -> LinkId {
         self.active
     }
 
-    /// New chunks go over this one. False: there is no such link.
+    /// Uses this link for new chunks. Returns false if there is no such link.
     pub fn set_active(&mut self, id: LinkId) -> bool {
         let is_there = self.all.iter().any(|link| link.peer.id() == id);
         if is_there {
@@ -97,12 +98,12 @@ impl Links {
         is_there
     }
 
-    /// A link by its name in the session.
+    /// A link by its id.
     pub fn get(&mut self, id: LinkId) -> Option<&mut Link> {
         self.all.iter_mut().find(|link| link.peer.id() == id)
     }
 
-    /// What is known of a link, if it is a direct one.
+    /// The details of a link, if it is direct.
     pub fn direct(&self, id: LinkId) -> Option<DirectLink> {
         self.all.iter().find(|link| link.peer.id() == id)?.direct
     }
@@ -112,17 +113,17 @@ impl Links {
         self.all.iter_mut().map(|link| &mut link.peer).find(|link| link.conn() == conn)
     }
 
-    /// One after the other.
+    /// A link by its index.
     pub fn at(&mut self, index: usize) -> Option<&mut PeerLink> {
         self.all.get_mut(index).map(|link| &mut link.peer)
     }
 
-    /// This one is the relay path from now on.
+    /// Makes this link the relay path.
     pub const fn set_relay(&mut self, id: LinkId) {
         self.relay = id;
     }
 
-    /// The link of the handshake, or the one that took its place, if it is still there.
+    /// The relay path: the link of the handshake or its replacement, if it still exists.
     pub fn relay(&self) -> Option<&PeerLink> {
         self.all.iter().map(|link| &link.peer).find(|link| link.id() == self.relay)
     }
@@ -137,17 +138,17 @@ impl Links {
         self.all.iter()
     }
 
-    /// The direct ones of a round.
+    /// The direct links of a round.
     pub fn of_round(&self, round: u32) -> impl Iterator<Item = &Link> {
         self.all.iter().filter(move |link| link.direct.is_some_and(|direct| direct.round == round))
     }
 
-    /// The names of all direct links, the oldest first.
+    /// The ids of all direct links, the oldest first.
     pub fn all_direct(&self) -> Vec<LinkId> {
         self.all.iter().filter(|link| link.direct.is_some()).map(|link| link.peer.id()).collect()
     }
 
-    /// Takes a link out. If it was the active one, the oldest of the others is active then.
+    /// Removes a link. If it was active, the oldest of the others becomes active.
     pub fn remove(&mut self, id: LinkId) -> Option<Link> {
         let index = self.all.iter().position(|link| link.peer.id() == id)?;
         let link = self.all.remove(index);
@@ -159,13 +160,13 @@ impl Links {
         Some(link)
     }
 
-    /// Whether none is left.
+    /// Whether no link is left.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 }
 
-/// What a link runs over.
+/// The transport of a connection.
 pub(super) const fn transport_of(conn: ConnectionId) -> PathTransport {
     match conn {
         ConnectionId::Quic(..) => PathTransport::Quic,

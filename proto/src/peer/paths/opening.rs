@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use crate::peer::net::ConnectionId;
+use crate::peer::network::ConnectionId;
 use crate::session::{Origin, Pace};
 
-/// A connection that is no link yet.
+/// A direct connection that is not a link yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
     pub conn: ConnectionId,
     pub round: u32,
-    /// The address that it came in from; `None`: it was dialled.
+    /// The source address of an incoming connection; `None`: this side dialled.
     pub from: Option<IpAddr>,
 }
 

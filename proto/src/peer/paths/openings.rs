@@ -1,17 +1,17 @@
-//! Connections of a round that are no links yet: those that this side dials, and those that come in while a round
-//! races.
+//! Connections of a round that are not links yet: those that this side dials, and incoming ones while a round runs.
 //!
-//! One becomes a link as soon as it carries anything, and has to prove itself in the session then. UDP is dialled by
-//! the sender only, so that only a receiver lets connections in there; over TCP either side may come.
+//! A connection becomes a link when its first stream exists; the session then authenticates it. Only the sender dials
+//! UDP, so only a receiver accepts UDP connections; over TCP either side may dial.
 //!
-//! Any machine may be at the other end of what comes in. So what came in and has not proven itself is counted, as a
-//! link too: [`MAX_EXPECTED`] from addresses that the other side named, and [`MAX_STRANGERS`] from all others, since an
-//! address may reach us before the message that names it does. Neither takes the places of what this side dials.
-//! Bounds: these, and [`MAX_OPENING`] that are no links yet.
+//! An incoming connection can come from any machine. So incoming connections are limited until they are
+//! authenticated, also when they are links already: [`MAX_EXPECTED`] from addresses that the other side sent, and
+//! [`MAX_STRANGERS`] from all other addresses, because a connection may arrive before the message that contains its
+//! address. Neither limit affects connections that this side dials. Bounds: these limits, and [`MAX_OPENING`]
+//! connections that are not links yet.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::net::{self, ConnectionId, Dial, Net};
+use super::super::network::{self, ConnectionId, Dial, DirectTarget, Network};
 use super::super::peer_link::PeerLink;
 use super::direct::Direct;
 use super::links::{DirectLink, transport_of};
@@ -25,18 +25,18 @@ use crate::session::Origin;
 use crate::wire::relay::Role;
 use crate::wire::{Caps, Decoder};
 
-/// Connections that are no links yet; more are turned away.
+/// Connections that are not links yet; further ones are rejected.
 const MAX_OPENING: usize = 24;
-/// Connections that came in from addresses of the other side and have not proven themselves, as links or not.
+/// Incoming connections from addresses of the other side that are not authenticated, whether they are links or not.
 const MAX_EXPECTED: usize = 6;
-/// The same from any other address.
+/// Incoming connections from any other address that are not authenticated.
 const MAX_STRANGERS: usize = 2;
-/// Streams beside the first that each side may open on a QUIC connection.
+/// Streams besides the first that each side may open on a QUIC connection.
 const STREAMS: u8 = 16;
 
 impl Direct {
-    /// Lets go of those of these rounds.
-    pub(super) fn close_openings(&mut self, now: Instant, of: impl Fn(u32) -> bool, net: &mut Net) {
+    /// Closes the connections that belong to the rounds for which `of` returns true.
+    pub(super) fn close_openings(&mut self, now: Instant, of: impl Fn(u32) -> bool, net: &mut Network) {
         self.opening.retain(|opening| {
             let is_over = of(opening.round);
             if is_over {
@@ -48,8 +48,8 @@ impl Direct {
 }
 
 impl Paths {
-    /// Takes a QUIC connection that came in, if one is expected. True: there was one.
-    pub(super) fn take_openings(&mut self, now: Instant, net: &mut Net) -> bool {
+    /// Accepts an incoming QUIC connection if one is expected. Returns true if there was one.
+    pub(super) fn take_openings(&mut self, now: Instant, net: &mut Network) -> bool {
         let racing = self.direct.racing().filter(|_| self.role == Role::Receiver);
         let wanted = |from: SocketAddr| racing.is_some() && self.has_room_for(from.ip());
         if let (Some((conn, from)), Some(round)) = (net.poll_direct(now, wanted), racing) {
@@ -59,7 +59,7 @@ impl Paths {
         false
     }
 
-    /// Whether one more may come in from there.
+    /// Whether one more connection from this address may be accepted.
     fn has_room_for(&self, ip: IpAddr) -> bool {
         let negotiation = &self.direct.negotiation;
         let is_expected = negotiation.expects(ip);
@@ -74,8 +74,8 @@ impl Paths {
         came_in.filter(|&from| negotiation.expects(from) == is_expected).count() < most
     }
 
-    /// A TCP connection came in from our own network: its name, or `None` to turn it away.
-    pub fn handle_accept(&mut self, now: Instant, net: &mut Net, from: SocketAddr) -> Option<TcpId> {
+    /// An incoming TCP connection from the same network: returns its id, or `None` to reject it.
+    pub fn handle_accept(&mut self, now: Instant, net: &mut Network, from: SocketAddr) -> Option<TcpId> {
         let round = self.direct.racing()?;
         let from_ip = from.ip().to_canonical();
         if !self.direct.negotiation.is_near(from_ip) || !self.has_room_for(from_ip) {
@@ -88,26 +88,32 @@ impl Paths {
         Some(tcp)
     }
 
-    /// An event of a connection that is no link, or no longer.
-    pub(super) fn handle_opening(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
+    /// An event of a connection that is not a link, or not any more.
+    pub(super) fn handle_opening(
+        &mut self,
+        now: Instant,
+        net: &mut Network,
+        conn: ConnectionId,
+        event: &network::Event,
+    ) {
         let Some(index) = self.direct.opening.iter().position(|opening| opening.conn == conn) else { return };
         let Some(&opening) = self.direct.opening.get(index) else { return };
         let stream = match (event, opening.origin()) {
-            (net::Event::Connected { .. }, Origin::Dialled(_)) => net.open_first(conn),
-            (net::Event::Opened(stream, Direction::Bi), Origin::Accepted(_)) => Some(*stream),
-            (net::Event::Closed(_), _) => {
+            (network::Event::Connected { .. }, Origin::Dialled(_)) => net.open_first(conn),
+            (network::Event::Opened(stream, Direction::Bi), Origin::Accepted(_)) => Some(*stream),
+            (network::Event::Closed(_), _) => {
                 self.direct.opening.remove(index);
                 return net.close(now, conn, close::ENDED, "closed");
             }
             (
-                net::Event::Connected { .. }
-                | net::Event::Restarted { .. }
-                | net::Event::Available(_)
-                | net::Event::Stopped(..)
-                | net::Event::Opened(..)
-                | net::Event::Readable(_)
-                | net::Event::Writable(_)
-                | net::Event::Finished(_),
+                network::Event::Connected { .. }
+                | network::Event::Restarted { .. }
+                | network::Event::Available(_)
+                | network::Event::Stopped(..)
+                | network::Event::Opened(..)
+                | network::Event::Readable(_)
+                | network::Event::Writable(_)
+                | network::Event::Finished(_),
                 _,
             ) => return,
         };
@@ -117,7 +123,7 @@ impl Paths {
         }
     }
 
-    fn become_link(&mut self, now: Instant, net: &mut Net, opening: Opening, main: Stream) {
+    fn become_link(&mut self, now: Instant, net: &mut Network, opening: Opening, main: Stream) {
         let Opening { conn, round, from } = opening;
         let id = self.next_id();
         let State::Up(links) = &mut self.state else {
@@ -133,20 +139,13 @@ impl Paths {
         self.out.push_back(Output::LinkUp { link: id, streams, origin: opening.origin() });
     }
 
-    pub(super) fn dial_direct(
-        &mut self,
-        now: Instant,
-        net: &mut Net,
-        transport: CandidateTransport,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) {
+    pub(super) fn dial_direct(&mut self, now: Instant, net: &mut Network, target: &DirectTarget) {
         let Some(round) = self.direct.racing() else { return };
-        if transport == CandidateTransport::Tcp {
+        if target.transport == CandidateTransport::Tcp {
             self.direct.dialled_tcp = Some(round);
         }
         let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match net.dial_direct(now, transport, to, certificate) {
+        match net.dial_direct(now, target) {
             Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
             Dial::Started(conn) => self.direct.opening.push(Opening { conn, round, from: None }),
             Dial::NotYet | Dial::Impossible => {}

@@ -1,17 +1,17 @@
-//! The ports of the direct sockets: what was configured, and which are being tried.
+//! The ports of the direct sockets: the configured range, and the ports that are being tried.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::link::trust::Identity;
 use crate::peer::config::DirectPath;
 
-/// The configuration of a direct path, and which ports are being bound.
+/// The configuration of the direct path, and the ports that are being bound.
 pub(super) struct Options {
     pub identity: Identity,
     pub ports: Option<(u16, u16)>,
-    /// The port that is being bound, of each kind.
+    /// The port that is being bound, for each kind of socket.
     pub trying: [u16; 3],
-    /// Where the listener is bound: at both families, or at IPv4 where a machine has nothing else.
+    /// The address at which the listener is bound: both families, or only IPv4 if the machine has no IPv6.
     pub listening: IpAddr,
 }
 
@@ -27,7 +27,7 @@ impl Options {
     }
 }
 
-/// A socket that has a port of ours.
+/// The kinds of sockets that have a port of their own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     V4,

@@ -1,29 +1,29 @@
-//! Whether a link survived a change of the network.
+//! Tests whether a link survived a network change.
 //!
-//! Where this machine's addresses changed, or it slept, a QUIC link is asked first whether it lives, since it may go on
-//! from another address with the same keys; after [`PROOF_WITHIN`] of silence it is given up. A TCP link can't move and
-//! is lost at once, and so are direct links. Timer: [`PROOF_WITHIN`]. Bound: one probe.
+//! When this machine's addresses changed, or after it was suspended, a QUIC link is probed first, because it can
+//! continue from another address with the same keys; if nothing arrives within [`PROOF_WITHIN`], it is given up. A
+//! TCP link can't move and is lost at once; so are direct links. Timer: [`PROOF_WITHIN`]. Bound: one probe.
 
 use std::time::Duration;
 
-use super::super::net::{ConnectionId, Net};
+use super::super::network::{ConnectionId, Network};
 use super::{Paths, State};
 use crate::Instant;
 
-/// How long a link that may be dead has to show that it is not.
+/// How long a link that may be dead has time to show that it works.
 pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
 
-/// The link may be dead, and has until then to show that it is not.
+/// The probe of a link that may be dead, and its deadline.
 pub(super) struct PathProbe {
     conn: ConnectionId,
-    /// What had arrived before.
+    /// The bytes that had arrived before.
     received: Option<u64>,
     pub until: Instant,
 }
 
 impl Paths {
-    /// The network is, or may be, another one: what was connected from there can't go on as it is.
-    pub fn handle_moved(&mut self, now: Instant, net: &mut Net) {
+    /// The network changed, or may have changed: connections from the old addresses can't continue unchanged.
+    pub fn handle_moved(&mut self, now: Instant, net: &mut Network) {
         self.lose_direct(now, net);
         let State::Up(links) = &self.state else { return };
         let Some(relay) = links.relay() else { return };
@@ -39,7 +39,7 @@ impl Paths {
         }
     }
 
-    pub(super) fn judge_probe(&mut self, now: Instant, net: &mut Net) {
+    pub(super) fn judge_probe(&mut self, now: Instant, net: &mut Network) {
         let Some(probe) = self.probe.take_if(|probe| probe.until <= now) else { return };
         let received = net.received(probe.conn);
         let State::Up(links) = &mut self.state else { return };

@@ -1,5 +1,5 @@
-//! The relay path: the link by way of a relay that a session falls back to, and its replacement when it is lost while a
-//! direct link lives.
+//! The relay path: the link over a relay to which a session falls back, and its replacement when it is lost while a
+//! direct link is alive.
 //!
 //! ```text
 //!         lost here: DirectFailed(0) sent      received           connected       Bind sent or received       proven
@@ -9,25 +9,25 @@
 //! ```
 //! The first relay path is the link of the handshake. When it is lost and a direct link remains, both sides send
 //! `DirectFailed` of round 0, each once. Both then treat the records in flight on that link as lost. A side that has
-//! sent *and* received the message looks for the other one in the session's reconnect room, as after the loss of its
-//! last link (`connection`), but without events, and no search ends the transfer. So a `DirectFailed(0)` always refers
-//! to the current relay path: neither side replaces it while such a message is in flight. A message of an earlier
-//! generation is recognised because it arrives before this generation's offer, or before any direct link has proven
-//! itself.
+//! sent *and* received the message searches for the other one in the session's reconnect room, as after the loss of
+//! its last link (`connection`), but without events, and the search never ends the transfer. So a `DirectFailed(0)`
+//! always refers to the current relay path: neither side replaces it while such a message is in flight. A message of
+//! an earlier generation is recognised because it arrives before this generation's offer, or before any direct link
+//! is authenticated.
 //!
-//! On a link from that room the sender speaks first: H1 where its session has no link, `Bind` where it has one; the
-//! receiver does what fits both. Where they differ, one of them has not noticed yet that its direct link is dead, which
-//! takes it 1.6 s. A receiver that believes that it has one keeps the link with its H1 until it has none; a receiver
-//! that has none closes the link, and both search again. Until the proof the link carries nothing else, and what goes
-//! wrong on it ends nothing but this attempt.
+//! On a link from that room the sender sends first: H1 if its session has no link, `Bind` if it has one; the receiver
+//! reacts to either. If the two sides differ, one of them has not yet noticed that its direct link is dead, which
+//! takes it 1.6 s. A receiver that still has a link keeps the new link with its H1 until it has none; a receiver that
+//! has no link closes the new one, and both search again. Until the link is authenticated it is used for nothing
+//! else, and an error on it ends only this attempt.
 //!
-//! Timers: the rendezvous'; [`HOLD`] for a pending link; the session's for the proof, and [`PROOF_WITHIN`] once it is
-//! the last link. Bounds: one pending link at a time.
+//! Timers: those of the rendezvous; [`HOLD`] for a pending link; those of the session for the authentication, and
+//! [`PROOF_WITHIN`] once it is the last link. Bounds: one pending link at a time.
 
 use std::time::Duration;
 
 use super::super::event::PathKind;
-use super::super::net::{self, ConnectionId, Net};
+use super::super::network::{self, ConnectionId, Network};
 use super::super::peer_link::PeerLink;
 use super::super::rendezvous::Via;
 use super::probe::PROOF_WITHIN;
@@ -39,33 +39,33 @@ use crate::wire::peer::HandshakeMessage;
 use crate::wire::relay::Role;
 use crate::wire::{Frame, decode};
 
-/// How long a pending link waits for what the sender says, or for the session to have lost its last link.
+/// How long a pending link waits for the sender's first message, or until the session has lost its last link.
 const HOLD: Duration = SILENCE;
 
-/// See the module's text. `W`: a link that waits.
+/// The state of the relay path. `W`: a pending link.
 #[derive(Debug)]
 pub(super) struct RelayPath<W = Waiting> {
     kind: PathKind,
     state: State<W>,
-    /// The last one that was lost, with the other side not known to know.
+    /// The relay path that was lost last, while the other side may not know it yet.
     lost: Option<LinkId>,
-    /// The other side takes part in the present round of this generation.
+    /// The other side takes part in the current round of this generation.
     offered: bool,
-    /// A direct link of this generation has proven itself.
+    /// A direct link of this generation was authenticated.
     direct: bool,
 }
 
 #[derive(Debug)]
 enum State<W> {
     Up,
-    /// Lost here. The relay inside a sender may let the receiver in before its message is here.
+    /// It is lost here. The relay inside a sender may admit the receiver before the receiver's message arrives here.
     LossSent(Option<W>),
-    /// `met`: a link came since, and the other side may have taken it for the relay path.
+    /// `met`: a link was established since, and the other side may have taken it for the relay path.
     Reconnecting {
         met: bool,
     },
     Pending(W),
-    /// `until`: its deadline, once no other link is left.
+    /// `until`: the deadline of the authentication, once no other link is left.
     Validating {
         id: LinkId,
         via: Via,
@@ -73,7 +73,7 @@ enum State<W> {
     },
 }
 
-/// A link with the other side that came while the session has another one.
+/// A link with the other side that was established while the session has another one.
 #[derive(Debug)]
 pub(in super::super) struct Waiting {
     pub link: PeerLink,
@@ -83,34 +83,35 @@ pub(in super::super) struct Waiting {
     pub first: Option<Frame>,
 }
 
-/// What the loss of a link that is not direct means.
+/// The meaning of the loss of a link that is not direct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It is to be said.
+    /// The relay path is lost; the other side has to be notified.
     RelayPath,
-    /// An attempt to get one came to nothing.
+    /// An attempt to replace the relay path failed.
     Attempt,
-    /// It was none.
+    /// The link was not the relay path.
     Other,
 }
 
-/// What follows when the other side says that its relay path is lost.
+/// What follows when the other side reports that its relay path is lost.
 #[derive(Debug, PartialEq, Eq)]
 enum Received<W> {
-    /// Nothing: it was said in an earlier generation, or is said of none.
+    /// Nothing: the message belongs to an earlier generation, or to no relay path.
     Nothing,
-    /// It is lost here too, and this is to be heard once more.
+    /// The relay path is lost here too, and the message has to be processed once more.
     Lose,
-    /// Both know it.
+    /// Both sides know of the loss.
     Settled,
-    /// It had one that was never proven here: it is answered, and what is left of that one closed.
+    /// The other side lost a link that was never authenticated here: send the answer, and close the rest of that
+    /// link.
     Answer(Option<W>),
-    /// The same, where the link is one of the session's by now.
+    /// As [`Self::Answer`], but the link already belongs to the session.
     AnswerFor(LinkId),
 }
 
 impl RelayPath {
-    /// The session has the link of a handshake.
+    /// The state after the handshake, whose link is the relay path.
     pub const fn new(via: &Via) -> Self {
         Self::of_kind(kind(via))
     }
@@ -119,7 +120,7 @@ impl RelayPath {
         Self { kind, state: State::Up, lost: None, offered: false, direct: false }
     }
 
-    /// When a link has waited long enough.
+    /// The deadline of a pending link.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::LossSent(Some(waiting)) | State::Pending(waiting) => Some(waiting.until),
@@ -139,12 +140,12 @@ impl RelayPath {
 }
 
 impl<W> RelayPath<W> {
-    /// Where it runs, or ran.
+    /// Where the relay path leads, or led before it was lost.
     pub const fn kind(&self) -> PathKind {
         self.kind
     }
 
-    /// Whether a link that comes now is to become the relay path.
+    /// Whether a link that is established now becomes the relay path.
     pub const fn is_wanted(&self) -> bool {
         match self.state {
             State::Up => false,
@@ -152,17 +153,17 @@ impl<W> RelayPath<W> {
         }
     }
 
-    /// The other side takes part in the present round.
+    /// The other side takes part in the current round.
     pub const fn handle_offer(&mut self) {
         self.offered = true;
     }
 
-    /// A direct link has proven itself.
+    /// A direct link was authenticated.
     pub const fn handle_direct(&mut self) {
         self.direct = true;
     }
 
-    /// A link that is not direct is gone, and others remain.
+    /// A link that is not direct was lost, and others remain.
     pub fn lose(&mut self, id: LinkId) -> Loss {
         match self.state {
             State::Up => {
@@ -180,7 +181,7 @@ impl<W> RelayPath<W> {
     }
 
     fn handle_loss(&mut self) -> Received<W> {
-        // Else it was said in an earlier generation.
+        // If either is missing, the message belongs to an earlier generation.
         if !self.offered || !self.direct {
             return Received::Nothing;
         }
@@ -197,21 +198,21 @@ impl<W> RelayPath<W> {
         heard
     }
 
-    /// The last direct link is gone: what proves itself now has to be quick about it.
+    /// The last direct link is lost: a link that is being authenticated has less time from now on.
     pub fn hurry(&mut self, now: Instant) {
         if let State::Validating { until, .. } = &mut self.state {
             *until = Some(now + PROOF_WITHIN);
         }
     }
 
-    /// Both know of all links that were met.
+    /// Both sides know of all links that were established.
     fn settle(&mut self) {
         if let State::Reconnecting { met } = &mut self.state {
             *met = false;
         }
     }
 
-    /// A link of the session has proven itself. True: it is the relay path now.
+    /// A link of the session was authenticated. Returns true if it is the relay path now.
     fn prove(&mut self, id: LinkId) -> bool {
         let State::Validating { id: joining, via, until: _ } = &self.state else { return false };
         let is_it = *joining == id;
@@ -221,7 +222,7 @@ impl<W> RelayPath<W> {
         is_it
     }
 
-    /// What waits is of use no more, or for something else.
+    /// Returns the pending link, which is not needed any more or is used otherwise.
     fn take(&mut self) -> Option<W> {
         match std::mem::replace(&mut self.state, State::Reconnecting { met: true }) {
             State::LossSent(waiting) => {
@@ -244,15 +245,15 @@ const fn kind(via: &Via) -> PathKind {
     }
 }
 
-/// Whether it is a message of a handshake, and not a record of a session that lives.
+/// Whether the frame is a handshake message rather than a record of a living session.
 pub(in super::super) fn is_handshake(frame: &Frame) -> bool {
     decode::<HandshakeMessage>(&frame.clone().into_bytes()).is_ok()
 }
 
 impl Paths {
-    /// The other side says that its relay path is lost.
-    pub(super) fn handle_relay_path_lost(&mut self, now: Instant, net: &mut Net) {
-        // Where it was lost here only by this message, the same message is judged once more.
+    /// The other side reports that its relay path is lost.
+    pub(super) fn handle_relay_path_lost(&mut self, now: Instant, net: &mut Network) {
+        // If only this message made the path count as lost here, the same message is evaluated once more.
         for _ in 0..2 {
             match self.relay.handle_loss() {
                 Received::Nothing => {}
@@ -290,12 +291,12 @@ impl Paths {
         }
     }
 
-    /// Another link with the other side, while the session has one. Whether it becomes the relay path is decided by
-    /// what comes on it. `replaces`: only a receiver that knows that the old links are dead gets here.
+    /// Another link with the other side, while the session has one. The first message on it decides whether it
+    /// becomes the relay path. `replaces`: the old links are dead; only a receiver that knows this gets admitted.
     pub(in super::super) fn handle_connected(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         link: PeerLink,
         via: Via,
         replaces: bool,
@@ -309,7 +310,7 @@ impl Paths {
             }
             return;
         }
-        // A side that comes again has lost the link with which it came before.
+        // A side that connects again has lost the link that it used before.
         match &self.relay.state {
             State::Validating { id, .. } => {
                 let id = *id;
@@ -330,12 +331,13 @@ impl Paths {
         self.read_pending(now, net);
     }
 
-    /// The other side speaks on the pending link, or this side does. True when something moved that others wait for.
-    pub(in super::super) fn read_pending(&mut self, now: Instant, net: &mut Net) -> bool {
+    /// Reads the first message of the other side on the pending link, or sends this side's. Returns true when
+    /// something moved for which another part waits.
+    pub(in super::super) fn read_pending(&mut self, now: Instant, net: &mut Network) -> bool {
         let State::Pending(waiting) = &mut self.relay.state else { return false };
         let (origin, first) = match self.role {
             Role::Sender => (Origin::Dialled(Pace::Relay), None),
-            // What follows is for later, and is not read before.
+            // Later messages are not read yet.
             Role::Receiver if waiting.first.is_some() => return false,
             Role::Receiver => match waiting.link.next_main_frame(net) {
                 Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Relay), Some(frame)),
@@ -366,39 +368,45 @@ impl Paths {
         true
     }
 
-    /// Whether this connection is a link that waits.
+    /// Whether this connection is a pending link.
     pub(in super::super) fn is_pending(&mut self, conn: ConnectionId) -> bool {
         self.relay.waiting_on(conn).is_some()
     }
 
-    /// An event of a link that waits.
-    pub(super) fn handle_pending(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
+    /// An event of a pending link.
+    pub(super) fn handle_pending(
+        &mut self,
+        now: Instant,
+        net: &mut Network,
+        conn: ConnectionId,
+        event: &network::Event,
+    ) {
         let Some(waiting) = self.relay.waiting_on(conn) else { return };
         match event {
-            net::Event::Opened(stream, Direction::Uni) => waiting.link.handle_opened(*stream),
-            net::Event::Closed(_) => {
+            network::Event::Opened(stream, Direction::Uni) => waiting.link.handle_opened(*stream),
+            network::Event::Closed(_) => {
                 self.forget_pending(now, net);
                 self.out.push_back(Output::LookLater);
             }
-            net::Event::Opened(..)
-            | net::Event::Readable(_)
-            | net::Event::Writable(_)
-            | net::Event::Finished(_)
-            | net::Event::Connected { .. }
-            | net::Event::Restarted { .. }
-            | net::Event::Available(_)
-            | net::Event::Stopped(..) => {}
+            network::Event::Opened(..)
+            | network::Event::Readable(_)
+            | network::Event::Writable(_)
+            | network::Event::Finished(_)
+            | network::Event::Connected { .. }
+            | network::Event::Restarted { .. }
+            | network::Event::Available(_)
+            | network::Event::Stopped(..) => {}
         }
     }
 
-    pub(super) fn forget_pending(&mut self, now: Instant, net: &mut Net) {
+    pub(super) fn forget_pending(&mut self, now: Instant, net: &mut Network) {
         if let Some(waiting) = self.relay.take() {
             waiting.link.close(now, net, close::ENDED, "not needed");
         }
     }
 
-    /// A link has waited long enough, or the last one did not prove itself in time.
-    pub(super) fn handle_relay_path_timeout(&mut self, now: Instant, net: &mut Net) {
+    /// The pending link has reached its deadline, or the last link was not authenticated in time.
+    pub(super) fn handle_relay_path_timeout(&mut self, now: Instant, net: &mut Network) {
         if self.relay.poll_timeout().is_none_or(|at| at > now) {
             return;
         }
@@ -410,8 +418,8 @@ impl Paths {
         self.out.push_back(Output::LookLater);
     }
 
-    /// A link that is not direct has proven that it is the session's.
-    pub(super) fn prove_relay_path(&mut self, net: &mut Net, id: LinkId) {
+    /// A link that is not direct was authenticated as the session's.
+    pub(super) fn prove_relay_path(&mut self, net: &mut Network, id: LinkId) {
         if self.relay.prove(id)
             && let PathsState::Up(links) = &mut self.state
         {
@@ -422,7 +430,7 @@ impl Paths {
         }
     }
 
-    /// The session has no link: what is known of a relay path is void, and a link that waits may be of use.
+    /// The session has no link: resets the state of the relay path and returns a pending link, which may be used.
     pub(super) fn leave_relay_path(&mut self) -> Option<Waiting> {
         let waiting = self.relay.take();
         self.relay = RelayPath::of_kind(self.relay.kind);

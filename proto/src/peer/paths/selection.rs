@@ -1,8 +1,7 @@
-//! Which link is active: the choice among those that have proven themselves, and what was in flight on one that is
-//! lost.
+//! Which link is active: the selection among the authenticated links, and the chunks in flight on a lost one.
 
 use super::super::event::{Event, Fallback, Path, PathKind, WaitingFor};
-use super::super::net::{ConnectionId, Net};
+use super::super::network::{ConnectionId, Network};
 use super::links::{DirectLink, Link};
 use super::relay_path::Loss;
 use super::{Output, Paths, State};
@@ -13,8 +12,8 @@ use crate::session::{LinkEnd, LinkId};
 use crate::wire::relay::Role;
 
 impl Paths {
-    /// A link has proven that it is the session's.
-    pub fn handle_usable(&mut self, now: Instant, net: &mut Net, id: LinkId) {
+    /// A link was authenticated as the session's.
+    pub fn handle_usable(&mut self, now: Instant, net: &mut Network, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
         let Some(Link { peer, direct: Some(direct) }) = links.get(id) else { return self.prove_relay_path(net, id) };
         let conn = peer.conn();
@@ -24,8 +23,8 @@ impl Paths {
         self.judge_links(now, net);
     }
 
-    /// The sender takes the best of the links of the round that races, if it is worth it.
-    pub(super) fn judge_links(&mut self, now: Instant, net: &mut Net) {
+    /// The sender selects the best link of the current round, if it is better by enough.
+    pub(super) fn judge_links(&mut self, now: Instant, net: &mut Network) {
         let direct = &mut self.direct;
         direct.judge_at = None;
         let (Role::Sender, Some(round)) = (self.role, direct.negotiation.racing()) else { return };
@@ -33,8 +32,8 @@ impl Paths {
         let active = links.active_id();
         let present = links.iter().find(|link| link.peer.id() == active).and_then(|link| link.as_proven(net));
         let proven: Vec<_> = links.of_round(round).filter_map(|link| link.as_proven(net)).collect();
-        // Whether one is still in flight is not asked: how long the other side then waits would tell it which ports are
-        // closed here.
+        // The decision does not depend on whether an attempt is still in flight: the other side could learn from the
+        // delay which ports are closed here.
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || links.of_round(round).any(|link| {
                 matches!(link.peer.conn(), ConnectionId::Tcp(_))
@@ -47,7 +46,7 @@ impl Paths {
         }
     }
 
-    /// The session moves to the link that [`Output::UseForControl`] named.
+    /// The session moves to the link of [`Output::UseForControl`].
     pub fn handle_moving(&mut self, now: Instant, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
         if let Some(link @ Link { direct: Some(_), .. }) = links.get(id) {
@@ -56,7 +55,7 @@ impl Paths {
         }
     }
 
-    /// Looks at how much arrives over the active direct link, and looks for another one if that is little.
+    /// Measures the throughput of the active direct link, and searches for another one if it is low.
     pub(super) fn measure_link(&mut self, now: Instant, in_flight: impl Fn(LinkId) -> u64) {
         let State::Up(links) = &self.state else { return };
         let active = links.active_id();
@@ -67,8 +66,8 @@ impl Paths {
         }
     }
 
-    /// Direct links that were active before are closed once nothing is in flight on them, and the other side uses the
-    /// new one: it would take the end of the old one for a loss. `is_synced`: whether it uses that link.
+    /// Closes direct links that were active before, once nothing is in flight on them and the other side uses the new
+    /// one; otherwise it would take the close for a loss. `is_synced`: whether it uses the new link.
     pub fn retire_drained(
         &mut self,
         now: Instant,
@@ -90,8 +89,8 @@ impl Paths {
         }
     }
 
-    /// Control goes over another link, and with it the chunks that this side may send.
-    pub fn handle_control_moved(&mut self, now: Instant, net: &mut Net, id: LinkId) {
+    /// Control moved to another link; this side sends its chunks over that link too.
+    pub fn handle_control_moved(&mut self, now: Instant, net: &mut Network, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
         if !links.set_active(id) {
             return;
@@ -105,7 +104,7 @@ impl Paths {
                 (PathKind::Direct, net.rtt(conn).or(took))
             }
             None if direct.upgraded => (self.relay.kind(), net.rtt(conn)),
-            // The relay path from the start.
+            // This is the relay path from the start.
             None => return,
         };
         let event = if let Some(link) = link {
@@ -127,7 +126,7 @@ impl Paths {
     }
 
     /// The session gave up a link.
-    pub fn handle_dead(&mut self, now: Instant, net: &mut Net, id: LinkId, why: LinkEnd) {
+    pub fn handle_dead(&mut self, now: Instant, net: &mut Network, id: LinkId, why: LinkEnd) {
         let State::Up(links) = &mut self.state else { return };
         let is_active = links.active_id() == id;
         if let Some(link @ Link { direct: Some(_), .. }) = links.get(id)
@@ -141,7 +140,7 @@ impl Paths {
         self.lose(now, net, id);
     }
 
-    /// A link is gone, and others remain.
+    /// A link is lost, and others remain.
     pub(super) fn drop_link(&mut self, now: Instant, id: LinkId, was_direct: Option<DirectLink>) {
         if let Some(DirectLink { round, .. }) = was_direct {
             let State::Up(links) = &self.state else { return };
@@ -168,8 +167,8 @@ impl Paths {
         }
     }
 
-    /// One link of a round is active: the sender closes the others, and both what is no link yet.
-    pub(super) fn handle_chosen(&mut self, now: Instant, net: &mut Net, round: u32) {
+    /// One link of a round is active: the sender closes the other links and the connections that are not links yet.
+    pub(super) fn handle_chosen(&mut self, now: Instant, net: &mut Network, round: u32) {
         self.direct.close_openings(now, |of| of == round, net);
         self.direct.judge_at = None;
         let State::Up(links) = &self.state else { return };
@@ -179,14 +178,14 @@ impl Paths {
                 links.of_round(round).map(|link| link.peer.id()).filter(|id| *id != active).collect();
             for id in others {
                 self.lose(now, net, id);
-                // Nothing was ever sealed for it but its proof.
+                // Nothing was sealed for it except its `Bind` records.
                 self.direct.lost.retain(|&(_, lost)| lost != id);
             }
         }
     }
 
-    /// No link of the round counts any more.
-    pub(super) fn handle_round_over(&mut self, now: Instant, net: &mut Net, round: u32) {
+    /// No link of the round is used any more.
+    pub(super) fn handle_round_over(&mut self, now: Instant, net: &mut Network, round: u32) {
         self.direct.close_openings(now, |of| of == round, net);
         self.direct.judge_at = None;
         let over: Vec<LinkId> = match &self.state {
@@ -199,7 +198,7 @@ impl Paths {
         let direct = &mut self.direct;
         match direct.negotiation.path() {
             None => direct.choice.handle_lost(false),
-            // It was one that raced for a better one.
+            // The round searched for a better link than the active one.
             Some(path) if round > path => direct.choice.handle_not_found(now),
             Some(_) => {}
         }
@@ -208,7 +207,7 @@ impl Paths {
         }
     }
 
-    /// What was in flight on a round's lost links comes again.
+    /// Sends the chunks again that were in flight on a round's lost links.
     pub(super) fn resend_lost(&mut self, round: u32) {
         let lost = self.direct.lost.extract_if(.., |(of, _)| *of == round);
         self.out.extend(lost.map(|(_, id)| Output::Resend(id)));

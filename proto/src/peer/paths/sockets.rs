@@ -1,10 +1,10 @@
-//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own
-//! choice or one of the person's range, tried from the first to the last.
+//! The sockets for direct paths: one UDP socket for each address family and a TCP listener. Each has a port that the
+//! system chose, or one from the user's range, which is tried from the first to the last.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};
+use super::super::network::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Network};
 use super::direct::Direct;
 use super::ports::{Kind, Options};
 use crate::Instant;
@@ -12,17 +12,21 @@ use crate::net::{Action, SocketId};
 use crate::p2p::candidate::Family;
 
 impl Direct {
-    pub(super) fn bind(&self, kind: Kind, net: &mut Net) {
+    pub(super) fn bind(&self, kind: Kind, net: &mut Network) {
         let Some(options) = &self.options else { return };
         match (kind, options.trying) {
+            // A gateway's mapping leads to a port, and is taken back with this transfer.
+            (Kind::V4, [port, ..]) if self.portmap.is_some() => {
+                net.bind_own(DIRECT_V4, SocketAddr::from(([0, 0, 0, 0], port)));
+            }
             (Kind::V4, [port, ..]) => net.bind(DIRECT_V4, SocketAddr::from(([0, 0, 0, 0], port))),
             (Kind::V6, [_, port, _]) => net.bind(DIRECT_V6, SocketAddr::from(([0_u16; 8], port))),
             (Kind::Tcp, [.., port]) => net.listen_direct(SocketAddr::new(options.listening, port)),
         }
     }
 
-    /// The next port of the person's range. False: there is none.
-    fn bind_next(&mut self, kind: Kind, net: &mut Net) -> bool {
+    /// Tries the next port of the user's range. Returns false if there is none.
+    fn bind_next(&mut self, kind: Kind, net: &mut Network) -> bool {
         let Some(Options { ports: Some((_, last)), trying: [v4, v6, tcp], .. }) = &mut self.options else {
             return false;
         };
@@ -39,13 +43,13 @@ impl Direct {
         true
     }
 
-    /// A direct socket was bound, or could not be.
+    /// A direct socket was bound, or could not be bound.
     pub fn handle_bound(
         &mut self,
         now: Instant,
         socket: SocketId,
         result: Result<SocketAddr, io::ErrorKind>,
-        net: &mut Net,
+        net: &mut Network,
     ) {
         let (family, kind) = if socket == DIRECT_V4 { (Family::V4, Kind::V4) } else { (Family::V6, Kind::V6) };
         let Some(options) = &self.options else { return net.release(socket) };
@@ -64,8 +68,8 @@ impl Direct {
         }
     }
 
-    /// The listener is there, or can't be.
-    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
+    /// The listener was opened, or could not be opened.
+    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Network) {
         match (result, &mut self.options) {
             (Ok(_), None) => net.act(Action::Unlisten(DIRECT_TCP)),
             (Ok(local), Some(_)) => self.gather.handle_listening(now, local),

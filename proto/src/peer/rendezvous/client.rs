@@ -1,14 +1,14 @@
-//! A client's conversation with a relay, on the first stream of a link: hello, a question, the wait, the pairing.
+//! A client's protocol with a relay, on the first stream of a link: hello, a question, the wait, the pairing.
 //!
 //! ```text
 //! Greeting ──hello──► Asked ──allocated, waiting──► Seated ──paired──► Paired (the stream is the other peer's now)
 //!     │  └─hello─► Greeted ─┘ ▲                         │
 //!     └──────── refused ──────┴─ ask                    └─ refused (idle, going down) ─► Over
 //! ```
-//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's
-//! handshake. One of several ways to the same relay only greets, and asks once it is the one that is taken. Timer: a
-//! relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a
-//! time.
+//! It sends the greeting and the question in one flight if no password is needed, so pairing costs one round trip
+//! after the transport's handshake. When several connection attempts to the same relay race, only one asks at once;
+//! the others send the greeting only and ask when they are selected. Timer: a relay has [`ANSWER_WITHIN`] to answer a
+//! greeting or a question. Bounds: frames of at most 4 KiB, one question at a time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,15 +24,15 @@ use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessa
 use crate::wire::relay_auth::prove;
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
 
-/// How long a relay may take for an answer.
+/// How long a relay may take to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a client wants of a relay.
+/// What a client asks a relay for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
     /// A nameplate, and the sender's seat there.
     Allocate {
-        /// Who may take the seat again.
+        /// The owner token: the client that has it may take the seat again.
         owner: Owner,
     },
     /// A seat in this room.
@@ -41,17 +41,17 @@ pub enum Question {
         room: RoomId,
         /// Which seat.
         role: Role,
-        /// Who may take the seat again.
+        /// The owner token: the client that has it may take the seat again.
         owner: Owner,
-        /// A reconnect room.
+        /// Whether it is a reconnect room.
         again: bool,
-        /// The seat of a code room that is left for it.
+        /// The seat in a code room that is given up for this one.
         former: Option<Former>,
     },
 }
 
 impl Question {
-    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a
+    /// The question of a client that asked `before` until now: a seat in a code room is given up for one in a
     /// reconnect room.
     #[must_use]
     pub const fn after(self, before: Self) -> Self {
@@ -65,22 +65,24 @@ impl Question {
     }
 }
 
-/// What came of it.
+/// What the relay answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The relay knows this address as ours.
+    /// This client's address as the relay sees it.
     Observed(SocketAddr),
-    /// This nameplate is ours, and so is its sender's seat.
+    /// The relay assigned this nameplate and the sender's seat in its room.
     Allocated(u32),
-    /// Seated; the other side has not come.
+    /// This client has its seat; the other side is not connected.
     Waiting,
-    /// The other side is there; so many streams may be opened beside the first.
+    /// The other side is connected; this many streams may be opened besides the first.
     Paired(u8),
-    /// No. After `NobodyWaits` and `Taken` the question may be asked again.
+    /// The relay did not answer in time.
+    Late,
+    /// The relay refused. After `NobodyWaits` and `Taken` the question may be asked again.
     Refused(RefusalReason),
-    /// It speaks other versions, or is no relay of ours.
+    /// The relay has no protocol version in common with this side, or is not a tallow relay.
     Versions(Versions),
-    /// It broke a rule.
+    /// The relay violated the protocol.
     Violation(Violation),
 }
 
@@ -103,7 +105,7 @@ enum State {
     Over,
 }
 
-/// See the module's text.
+/// A client's side of the relay protocol; see the module documentation.
 #[derive(Debug)]
 pub struct RelayClient {
     state: State,
@@ -115,7 +117,7 @@ pub struct RelayClient {
 }
 
 impl RelayClient {
-    /// The link is up: greets, and asks, if there is a question already.
+    /// The link is established: sends the greeting, and the question if there is one already.
     #[must_use]
     pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Option<Question>) -> Self {
         let mut client = Self {
@@ -133,7 +135,7 @@ impl RelayClient {
         client
     }
 
-    /// Asks after the greeting, or once more after `NobodyWaits`; ignored in any other state.
+    /// Asks after the greeting, or again after `NobodyWaits`; ignored in any other state.
     pub fn ask_now(&mut self, now: Instant, question: Question) {
         if matches!(self.state, State::Greeted | State::Refused) {
             self.ask(question);
@@ -141,7 +143,7 @@ impl RelayClient {
         }
     }
 
-    /// Frees the seat and the nameplate.
+    /// Gives up the seat and the nameplate.
     pub fn leave(&mut self) {
         if !matches!(self.state, State::Paired | State::Over) {
             self.send(&ClientMessage::Leave);
@@ -149,10 +151,10 @@ impl RelayClient {
         }
     }
 
-    /// Bytes of the stream.
+    /// Received bytes of the stream.
     pub fn handle_bytes(&mut self, bytes: Bytes) {
         self.decoder.push(bytes);
-        // Behind the pairing stand the other peer's bytes: they are left in the decoder.
+        // The bytes after the pairing are the other peer's: they stay in the decoder.
         while !matches!(self.state, State::Paired | State::Over) {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.handle_message(&frame.into_bytes()),
@@ -162,7 +164,7 @@ impl RelayClient {
         }
     }
 
-    /// This process had no time for so long: the relay was not late meanwhile.
+    /// This process did nothing for this long: the relay's deadline moves by that time.
     pub fn delay(&mut self, by: Duration) {
         match &mut self.state {
             State::Greeting { deadline, .. } | State::Asked { deadline } => *deadline += by,
@@ -170,10 +172,10 @@ impl RelayClient {
         }
     }
 
-    /// The relay's time to answer may be over.
+    /// The relay's deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.end(Answer::Refused(RefusalReason::Idle));
+            self.end(Answer::Late);
         }
     }
 
@@ -192,13 +194,13 @@ impl RelayClient {
         self.out.pop_front()
     }
 
-    /// Whether what follows on the stream is not for it.
+    /// Whether further bytes of the stream do not belong to this client.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         matches!(self.state, State::Paired | State::Over)
     }
 
-    /// Whether the relay said anything.
+    /// Whether the relay sent anything.
     #[must_use]
     pub fn has_answer(&self) -> bool {
         !self.answers.is_empty()
@@ -210,7 +212,7 @@ impl RelayClient {
         self.answers.pop_front()
     }
 
-    /// After the pairing: the stream's decoder with what the other peer already said.
+    /// After the pairing: the stream's decoder with the bytes received from the other peer.
     #[must_use]
     pub fn into_decoder(self) -> Decoder {
         self.decoder
@@ -237,7 +239,7 @@ impl RelayClient {
                 self.answers.push_back(Answer::Allocated(nameplate));
                 self.state = State::Seated { waits: false };
             }
-            // A repetition changes nothing.
+            // A repeated message changes nothing.
             (State::Seated { waits: true }, RelayMessage::Waiting) => {}
             (State::Asked { .. } | State::Seated { waits: false }, RelayMessage::Waiting) => {
                 self.answers.push_back(Answer::Waiting);

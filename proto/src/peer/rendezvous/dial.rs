@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::super::event::Event;
 use super::super::failure::{Failure, Lost, RelayFailure};
-use super::super::net::{ConnectionId, Dial, Net, RelayTarget};
+use super::super::network::{ConnectionId, Dial, Network, RelayTarget};
 use super::Output;
 use super::client::{Question, RelayClient};
 use super::server::{Attempting, Origin, RelayConnection, State};
@@ -15,18 +15,19 @@ use super::server_list::{Search, ServerList};
 use crate::Instant;
 use crate::link::race::{self, Attempt, Transport};
 use crate::link::trust::{CertificateSeen, Trust};
+use crate::wire::relay::RefusalReason;
 
 impl ServerList {
-    /// Carries out what the race of a server says.
-    pub(super) fn run_race(&mut self, now: Instant, net: &mut Net, index: usize) {
+    /// Carries out the actions of a relay's race.
+    pub(super) fn run_race(&mut self, now: Instant, net: &mut Network, index: usize) {
         loop {
             let Some(server) = self.servers.get_mut(index) else { return };
             let State::Dialing(dialing) = &mut server.state else { return };
             let Some(output) = dialing.race.poll_output() else { return };
             match output {
                 race::Output::Start(attempt) => {
-                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first
-                    // has still to ask, so only where QUIC is likely to be answered.
+                    // Only these requests may be replayed without harm (RFC 8446 §8). Any other attempt that connects
+                    // first still has to ask, so this is done only where QUIC is likely to be answered.
                     let is_join = matches!(self.question, Question::Join { again: true, .. });
                     let early =
                         is_join && server.rounds == 0 && server.remembered.is_none_or(|was| was == Transport::Quic);
@@ -53,6 +54,11 @@ impl ServerList {
                         }
                         return;
                     }
+                    if failure == race::Failure::Refused {
+                        // A relay refuses connections of an address that has, or asks for, too many.
+                        dialing.is_refused = true;
+                        self.last = Failure::Relay(RelayFailure::Refused(RefusalReason::RateLimited));
+                    }
                     if let race::Failure::Proxy(failure) = failure {
                         self.last = Failure::Lost(Lost::Proxy(failure));
                     } else if net.is_unusable() {
@@ -64,7 +70,7 @@ impl ServerList {
         }
     }
 
-    fn start(&mut self, now: Instant, net: &mut Net, index: usize, attempt: Attempt, early: bool) {
+    fn start(&mut self, now: Instant, net: &mut Network, index: usize, attempt: Attempt, early: bool) {
         let Some(server) = self.servers.get_mut(index) else { return };
         let State::Dialing(dialing) = &mut server.state else { return };
         let any = Trust::Any;
@@ -88,11 +94,11 @@ impl ServerList {
         }
     }
 
-    /// What was said on a way that was tried did not arrive: it is said again.
+    /// The relay rejected the early data of an attempt: it is sent again.
     pub(super) fn handle_restarted(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         index: usize,
         conn: ConnectionId,
         certificate: &CertificateSeen,
@@ -104,11 +110,11 @@ impl ServerList {
         self.handle_connected(now, net, index, conn, certificate);
     }
 
-    /// A way that was tried is there: the first asks at once, the others only greet.
+    /// An attempt is connected: the first one asks at once, the others send only the greeting.
     pub(super) fn handle_connected(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         index: usize,
         conn: ConnectionId,
         certificate: &CertificateSeen,
@@ -129,20 +135,21 @@ impl ServerList {
         attempt.connection = Some((*certificate, connection));
     }
 
-    /// The relay answered on this one.
+    /// The relay answered on this attempt.
     fn handle_won(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         index: usize,
         certificate: CertificateSeen,
         mut connection: RelayConnection,
     ) {
+        self.settle_on(now, net, index);
         let Some(server) = self.servers.get_mut(index) else { return };
         server.reached = true;
         if let Origin::Configured(relay) = &mut server.origin {
             if let Some(keep) = to_keep(relay.trust, &certificate) {
-                // From the first time on, it has to be the same.
+                // From the first connection on, the relay must keep its certificate.
                 relay.trust = keep;
                 let relay = relay.address.clone();
                 self.out.push_back(Output::Event(Event::FirstUse { relay, keep }));
@@ -162,12 +169,12 @@ impl ServerList {
     pub(super) fn handle_closed(
         &mut self,
         now: Instant,
-        net: &mut Net,
+        net: &mut Network,
         index: usize,
         conn: ConnectionId,
         failure: race::Failure,
     ) {
-        // What came before the end still counts.
+        // Data that arrived before the end is still processed.
         self.pump(now, net, index);
         net.close(now, conn, 0, "closed");
         let Some(server) = self.servers.get_mut(index) else { return };
@@ -175,7 +182,7 @@ impl ServerList {
             State::Dialing(dialing) => {
                 let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
                 match ended {
-                    // It spoke into the void; what it said is dropped, and the same way is tried without.
+                    // The early data got no reply; it is dropped, and the attempt is repeated without early data.
                     Some(ended) if ended.early && failure == race::Failure::TimedOut => {
                         self.start(now, net, index, ended.attempt, false);
                     }
@@ -185,14 +192,19 @@ impl ServerList {
                 self.run_race(now, net, index);
             }
             State::Connected(connection) if connection.conn == conn => self.fail(now, index),
-            // The connection of the pause ended: the next question goes over a new one.
+            // The connection was closed during the pause: the next question uses a new one.
             State::Paused { next, connection } if connection.conn == conn => server.state = State::Idle { next: *next },
-            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving | State::Gone => {}
+            State::Connected(_)
+            | State::Paused { .. }
+            | State::Idle { .. }
+            | State::Resolving { .. }
+            | State::Unresolved { .. }
+            | State::Gone => {}
         }
     }
 
-    /// Whether the relay said anything on one of the ways that are tried.
-    pub(super) fn read_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
+    /// Checks whether the relay answered on one of the attempts.
+    pub(super) fn read_attempts(&mut self, now: Instant, net: &mut Network, index: usize) {
         let Some(server) = self.servers.get_mut(index) else { return };
         let State::Dialing(dialing) = &mut server.state else { return };
         for attempt in &mut dialing.attempts {
@@ -207,7 +219,7 @@ impl ServerList {
     }
 }
 
-/// What to accept the next time, when this was the first.
+/// The certificate to accept the next time, if this was the first connection.
 const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
     match (trust, seen) {
         (Trust::FirstUse, CertificateSeen::FirstUse(fingerprint)) => Some(Trust::Known(*fingerprint)),

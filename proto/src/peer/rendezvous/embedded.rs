@@ -1,15 +1,15 @@
-//! The relay inside a sender: it serves the sender's own room and nobody else's, and hands the link that reaches it
-//! straight to the session.
+//! The relay inside a sender: it serves only the sender's own room, and passes the link of the admitted client
+//! directly to the session.
 //!
 //! ```text
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
-//! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the
-//! greeting's deadline, and only a receiver that names our room while nobody else is being talked to, or the session's
-//! own receiver that comes back, or comes for a new relay path. Everybody else hears that nobody waits. A guest is read
-//! only while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
-//! [`MAX_JOINS`] times, and its source as often as a relay allows: each wrong room and each wrong word costs the sender
-//! something. As a relay does, it tells who asks by STUN at which address it is seen.
+//! It decides which guests (clients) it admits: at most [`MAX_GUESTS`] connections at once, and [`MAX_PER_SOURCE`] of
+//! one source, each with a deadline for its greeting. A guest is handed over only if it is a receiver that names this
+//! room while no handshake or session runs, or the session's own receiver that reconnects or replaces its relay path.
+//! All others get the answer that nobody waits. A guest is read only while it takes its answers, so at most the
+//! answers to one request wait for it. It may ask for a seat [`MAX_JOINS`] times, and its source as often as at a
+//! relay, because wrong rooms and wrong words cost the sender work. Like a relay, it answers STUN requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use super::super::config::Embedded;
 use super::super::event::{Event, PathTransport, WaitingFor};
 use super::super::failure::{Failure, Lost};
-use super::super::net::{self, ConnectionId, LISTENER, Net};
+use super::super::network::{self, ConnectionId, LISTENER, Network};
 use super::super::peer_link::PeerLink;
 use super::{Output, Via};
 use crate::Instant;
@@ -40,18 +40,18 @@ use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
 const MAX_GUESTS: usize = 16;
-/// Of those, such as come from one source.
+/// Connections of one source.
 const MAX_PER_SOURCE: usize = 8;
-/// Connections beyond which a guest has to prove its address first (RFC 9000, section 8.1.2).
+/// Number of connections from which on a guest has to validate its address first (RFC 9000, section 8.1.2).
 const UNPROVEN: usize = 4;
-/// Connections that are closed and not yet forgotten, beside which no guest is let in.
+/// Connections that are closed and not yet forgotten; above this number no guest is accepted.
 const MAX_CLOSING: usize = 64;
-/// How often one guest may ask for a seat. A receiver that waits for us asks four times before its time is over.
+/// How often one guest may ask for a seat. A receiver that waits for this sender asks four times before its deadline.
 const MAX_JOINS: u8 = 8;
-/// Streams beside the first that each side may open.
+/// Streams besides the first that each side may open.
 const STREAMS: u8 = 16;
 
-/// See the module's text.
+/// The relay inside a sender; see the module documentation.
 pub struct EmbeddedRelay {
     embedded: Embedded,
     seed: Seed,
@@ -61,29 +61,30 @@ pub struct EmbeddedRelay {
     bound: Option<SocketAddr>,
     room: Room,
     admitted: Option<Admitted>,
-    /// The application knows that another one came.
+    /// The application was notified of a second receiver.
     notified_second: bool,
     guests: BTreeMap<ConnectionId, Guest>,
-    /// How often a source may ask where it is, and for a seat.
+    /// Rate limits of each source for STUN requests and for seats.
     guard: Guard,
     answers: StunResponder,
     out: VecDeque<Output>,
 }
 
-/// The receiver that was let in last, by the code.
+/// The receiver that was admitted last by the code.
 #[derive(Clone, Copy)]
 struct Admitted {
     room: RoomId,
     owner: Owner,
 }
 
-/// Who may come.
+/// Which receivers are admitted.
 enum Room {
     /// There is no code yet.
     Unknown,
-    /// Who names this room.
+    /// Receivers that name this room.
     Code(RoomId),
-    /// Who names this reconnect room and proves to be its receiver, even while its old link seems to live.
+    /// The receiver that names this reconnect room and sends its owner token, even while its old link seems to be
+    /// alive.
     Again(RoomId, Owner),
 }
 
@@ -114,9 +115,9 @@ struct Guest {
 }
 
 impl EmbeddedRelay {
-    /// Asks for the first address.
+    /// Requests the socket of the first address.
     #[must_use]
-    pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, seed: Seed, net: &mut Net) -> Self {
+    pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, seed: Seed, net: &mut Network) -> Self {
         let mut relay = Self {
             embedded,
             seed,
@@ -135,17 +136,17 @@ impl EmbeddedRelay {
         relay
     }
 
-    /// The sender's own room.
+    /// Sets the sender's own room.
     pub const fn set_room(&mut self, room: RoomId) {
         self.room = Room::Code(room);
     }
 
-    /// From now on the receiver of the session may come back, and nobody else.
+    /// From now on only the session's own receiver is admitted.
     pub const fn set_again(&mut self, room: RoomId, receiver: Owner) {
         self.room = Room::Again(room, receiver);
     }
 
-    /// Where it can be reached: the bound port on each of this machine's addresses.
+    /// The addresses at which the relay can be reached: the bound port on each of this machine's addresses.
     #[must_use]
     pub fn listening(&self) -> Vec<SocketAddr> {
         let Some(bound) = self.bound else { return Vec::new() };
@@ -157,14 +158,15 @@ impl EmbeddedRelay {
         }
     }
 
-    /// The port to be announced on the LAN.
+    /// The port that is announced on the LAN.
     #[must_use]
     pub fn announced_port(&self) -> Option<u16> {
         self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
     }
 
-    /// The socket was bound, or could not be: then the next address is tried. Without any the search has failed.
-    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
+    /// The socket was bound, or could not be bound: then the next address is tried. If all addresses fail, the search
+    /// fails.
+    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Network) {
         match result {
             Ok(addr) => {
                 if !net.open_listener(&self.embedded.identity, &self.seed.derive("listener")) {
@@ -181,41 +183,47 @@ impl EmbeddedRelay {
         }
     }
 
-    /// A datagram at its port that is STUN.
+    /// A received STUN datagram.
     pub fn handle_stun(&mut self, now: Instant, arrival: Arrival, data: &[u8]) {
         let _ = self.answers.handle(now, &mut self.guard, arrival, data);
     }
 
-    /// The next answer to one.
+    /// The next STUN response.
     pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.answers.poll_transmit(buf)
     }
 
-    /// News of a connection; false when it is not a guest's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
+    /// An event of a connection. Returns false if the connection is not a guest's.
+    pub fn handle_event(
+        &mut self,
+        now: Instant,
+        net: &mut Network,
+        conn: ConnectionId,
+        event: &network::Event,
+    ) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         match event {
-            net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
+            network::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
                 guest.stream = Some(*stream);
             }
-            net::Event::Closed(_) => {
+            network::Event::Closed(_) => {
                 self.guests.remove(&conn);
             }
-            net::Event::Opened(..) => self.dismiss(now, net, conn),
+            network::Event::Opened(..) => self.dismiss(now, net, conn),
             // `settle` reads and writes.
-            net::Event::Readable(_)
-            | net::Event::Writable(_)
-            | net::Event::Connected { .. }
-            | net::Event::Restarted { .. }
-            | net::Event::Available(_)
-            | net::Event::Stopped(..)
-            | net::Event::Finished(_) => {}
+            network::Event::Readable(_)
+            | network::Event::Writable(_)
+            | network::Event::Connected { .. }
+            | network::Event::Restarted { .. }
+            | network::Event::Available(_)
+            | network::Event::Stopped(..)
+            | network::Event::Finished(_) => {}
         }
         true
     }
 
-    /// Guests who take too long leave.
-    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net) {
+    /// Closes guests that exceed their deadline.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Network) {
         let late = self.guests.iter_mut().filter_map(|(&conn, guest)| {
             guest.greeting.handle_timeout(now);
             (guest.deadline <= now).then_some(conn)
@@ -231,8 +239,8 @@ impl EmbeddedRelay {
         self.guests.values().map(|guest| guest.deadline).min()
     }
 
-    /// Lets guests in and answers them; `vacant`: nobody is being talked to.
-    pub fn settle(&mut self, now: Instant, net: &mut Net, vacant: bool) {
+    /// Accepts guests and answers them; `vacant`: no handshake or session runs.
+    pub fn settle(&mut self, now: Instant, net: &mut Network, vacant: bool) {
         while let Some(incoming) = net.quic(LISTENER).and_then(Quic::poll_incoming) {
             let Some(quic) = net.quic(LISTENER) else { return };
             let (observed, source) = (incoming.from(), Source::of(incoming.from()));
@@ -260,15 +268,15 @@ impl EmbeddedRelay {
         self.out.pop_front()
     }
 
-    /// Closes all guests' connections.
-    pub fn stop(&mut self, now: Instant, net: &mut Net) {
+    /// Closes the connections of all guests.
+    pub fn stop(&mut self, now: Instant, net: &mut Network) {
         for conn in std::mem::take(&mut self.guests).into_keys() {
             net.close(now, conn, 0, "the sender is gone");
         }
     }
 
-    /// StunResponder what a guest asks; true when its link was handed over.
-    fn serve(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, vacant: bool) -> bool {
+    /// Answers a guest's requests. Returns true if its link was handed over.
+    fn serve(&mut self, now: Instant, net: &mut Network, conn: ConnectionId, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while guest.flush(now, net, conn)
             && let Some(output) = guest.next_output(net, conn)
@@ -280,7 +288,7 @@ impl EmbeddedRelay {
                     return false;
                 }
                 Ok(Greeted::Request(Request::Join { room, role: Role::Receiver, owner, again, former: _ }))
-                    // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
+                    // Only the session's own receiver has the owner token of its seat; it is not limited.
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
                 {
@@ -324,15 +332,16 @@ impl EmbeddedRelay {
         true
     }
 
-    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) {
+    fn dismiss(&mut self, now: Instant, net: &mut Network, conn: ConnectionId) {
         self.guests.remove(&conn);
         net.close(now, conn, 0, "dismissed");
     }
 
-    fn bind_next(&mut self, net: &mut Net) {
+    fn bind_next(&mut self, net: &mut Network) {
         if let Some(&addr) = self.embedded.listen.get(self.trying) {
             self.trying = self.trying.saturating_add(1);
-            net.bind(LISTENER, addr);
+            // It is told to others.
+            net.bind_own(LISTENER, addr);
         }
     }
 }
@@ -343,9 +352,9 @@ impl Guest {
         Self { source, stream, decoder, greeting, waiting, joins: 0, deadline: now + GREET_WITHIN }
     }
 
-    /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than
-    /// a greeting.
-    fn next_output(&mut self, net: &mut Net, conn: ConnectionId) -> Option<Result<Greeted, Violation>> {
+    /// The result of the next frame. A frame is read once the answers to the earlier ones were sent, and no frame is
+    /// longer than a greeting.
+    fn next_output(&mut self, net: &mut Network, conn: ConnectionId) -> Option<Result<Greeted, Violation>> {
         let stream = self.stream?;
         loop {
             if let Some(output) = self.greeting.poll_output() {
@@ -362,7 +371,7 @@ impl Guest {
         }
     }
 
-    /// It is not let in, and may ask again.
+    /// Refuses the request; the guest may ask again.
     fn refuse(&mut self, now: Instant, reason: RefusalReason) {
         self.joins = self.joins.saturating_add(1);
         self.send(&RelayMessage::Refused { reason, retry_after: 5 });
@@ -373,8 +382,8 @@ impl Guest {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 
-    /// Writes what waits. False: the guest does not take all of it now.
-    fn flush(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) -> bool {
+    /// Writes waiting answers. Returns false if the guest does not take all of them now.
+    fn flush(&mut self, now: Instant, net: &mut Network, conn: ConnectionId) -> bool {
         let Some(stream) = self.stream else { return true };
         while let Some(frame) = self.waiting.front_mut() {
             match net.write(now, conn, stream, frame) {

@@ -1,23 +1,30 @@
-//! The relays that a peer asks for the other one, in which order, and again when.
+//! The relays that a peer asks for the other one, their order, and when they are asked again.
 //!
 //! ```text
 //! Resolving ──► Idle ──► Dialing ──answered──► Connected ──paired──► (handed over)
-//!    │            ▲          │ no answer            │ nobody waits, connection lost
-//!    └─► Gone     └──────────┴──────────────────────┘
+//!  │  │ ▲         ▲          │ no answer            │ nobody waits, connection lost
+//!  │  ▼ │         └──────────┴──────────────────────┘
+//!  │ Unresolved (the name service did not answer)
+//!  └─► Gone
 //! ```
-//! By the code: a sender asks its relays one after the other. The first that gives a room is the one, and the sender
-//! comes back to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know
-//! where the code lives: again after 1, after 2 and then every 5 s.
+//! By the code: a sender asks its relays one after the other, see [`order`]. It uses the first one that answers, and
+//! returns only to that one until its patience ends. A receiver asks all of them, because it can't know at which relay
+//! the code was assigned: again after 1 s, after 2 s and then every 5 s.
 //!
-//! Once a session lost its link, the sender waits at all its relays. The receiver asks each configured one in turn for
-//! [`TURN`] ([`DIAL_TURN`] if it does not answer). A relay that does not answer is tried again after a pause that
-//! doubles up to [`MAX_BACKOFF`], with a jitter of half of it. While a direct link is active (`paths::relay_path`) the
-//! search goes the same way without events, and nothing fails.
+//! A name lookup that finds nothing at once is the name service's answer: there is no such name. One that finds nothing
+//! after [`SLOW_LOOKUP`] had no answer: it is repeated until the patience ends.
 //!
-//! `link::race` and `dial` decide which address of a relay and which transport is used.
-//! Bounds: [`MAX_SERVERS`] servers. Timers: the race's for a connection, the answer's in `client`, those named above.
+//! After the loss of a session's links, the sender waits at all its relays. The receiver asks each configured relay
+//! in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer). A relay that does not answer is tried again after a
+//! pause that doubles up to [`MAX_BACKOFF`], with a jitter of half of it. While a direct link is active
+//! (`paths::relay_path`) the search works the same way, but without events, and never fails.
+//!
+//! `link::race` and `dial` decide which address of a relay and which transport are used.
+//! Bounds: [`MAX_SERVERS`] servers. Timers: those of the race for a connection, that of `client` for an answer, and
+//! those named above.
 
 mod answers;
+mod order;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -29,61 +36,71 @@ use rand_core::Rng;
 use super::super::config::{RelayAddress, RelayChoice};
 use super::super::event::{Event, WaitingFor};
 use super::super::failure::{Failure, Lost};
-use super::super::net::{self, ConnectionId, Net, Query};
+use super::super::network::{self, ConnectionId, Network, Query};
 use super::Output;
 use super::client::Question;
 use super::server::{Dialing, Origin, RelayServer, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
-use crate::link::race::{Allowed, Race, Route, Transport};
+use crate::link::race::{Allowed, Race, Route, Transport, interleaved};
 use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{Role, RoomId};
 
-/// Relays that a peer asks: configured, local and discovered ones together.
+/// How many relays a peer asks: configured, local and discovered ones together.
 pub(in super::super) const MAX_SERVERS: usize = 16;
-/// Tries of a configured relay that never answered.
+/// Attempts with a configured relay that never answered.
 const TRIES: u32 = 2;
-/// A near relay that did not answer is tried again after this.
+/// The same if the relay refused connections, or if the time ran out although the relay had sent something or this
+/// process was late.
+const BUSY_TRIES: u32 = 6;
+/// The pause before a relay on this machine or on the LAN that did not answer is tried again.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
-/// The same where the last handshake there was lost, so that others come first.
+/// The same pause after a handshake over that relay was lost, so that others are asked first.
 const NEAR_LAST: Duration = Duration::from_secs(2);
-/// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
+/// How long a receiver waits for a sender that is connected to another receiver: as long as that one needs for two
+/// failed attempts.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
-/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and
-/// answered twice.
+/// How long the search for others continues after the handshake over a relay on the LAN failed: enough for two
+/// queries of the network and their answers.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
-/// How long a receiver that meets its sender again waits at one relay before it asks the next one.
+/// How long a receiver that reconnects waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
-/// The same with a relay that does not even answer.
+/// The same time at a relay that does not answer.
 const DIAL_TURN: Duration = Duration::from_secs(3);
-/// The first pause before a relay is tried again for a session, and the longest.
+/// The shortest and the longest pause before a relay is tried again for a session.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A name lookup that takes longer is reported, and was not answered if it finds nothing. Resolvers wait for 5 s and
+/// more; an answer that there is no such name arrives within a few round trips.
+const SLOW_LOOKUP: Duration = Duration::from_secs(2);
+/// The pause before a name is looked up again.
+const LOOKUP_AGAIN: Duration = Duration::from_secs(1);
 
-/// Who asks for what.
+/// The configuration of the search.
 #[derive(Debug)]
-pub struct Ask {
-    /// Which peer this is.
+pub struct SearchConfig {
+    /// The role of this peer.
     pub role: Role,
-    /// What it can.
+    /// The features of this peer.
     pub features: Features,
-    /// What it asks relays for.
+    /// The question for the relays.
     pub question: Question,
-    /// How long a receiver waits for a sender, and both for a network that went away.
+    /// How long a receiver waits for a sender, and how long either side waits for a network that is down.
     pub patience: Duration,
-    /// For jitter.
+    /// The seed of the jitter.
     pub seed: Seed,
-    /// By which means relays may be reached.
+    /// The transports over which relays may be reached.
     pub transport: Allowed,
-    /// What leads to them.
+    /// The proxy through which relays are reached.
     pub proxy: Option<Proxy>,
 }
 
-/// A receiver's time with one of several relays, when it meets its sender again.
+/// The time that a reconnecting receiver spends at one of several relays.
 #[derive(Debug)]
 struct Turn {
-    /// When it is judged: a relay that has not answered by then is left, one that has is stayed with to the end.
+    /// When it is checked: a relay that has not answered by then is left; at one that has answered the receiver stays
+    /// to the end.
     look: Instant,
     end: Instant,
 }
@@ -94,20 +111,20 @@ impl Turn {
     }
 }
 
-/// What is looked for.
+/// The purpose of the search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
-    /// The other side, by the code; nobody has a seat for us yet.
+    /// Searching for the other side by the code; this peer has no seat yet.
     Code,
-    /// The same, and the relay at `current` gave this sender its seat: the code lives there and nowhere else.
+    /// Searching by the code, and the relay at `current` assigned this sender its seat: the code is valid only there.
     Seated,
-    /// The other side of a session that has no link.
+    /// Searching for the other side of a session that has no link.
     Again,
-    /// The same while it has a direct one: nobody is told of it, and nothing ends for want of it.
+    /// Searching for the other side of a session that has a direct link: without events, and without failing.
     Beside,
 }
 
-/// See the module's text.
+/// The list of relays; see the module documentation.
 #[derive(Debug)]
 pub struct ServerList {
     role: Role,
@@ -115,13 +132,16 @@ pub struct ServerList {
     pub(super) question: Question,
     pub(super) search: Search,
     pub(super) servers: Vec<RelayServer>,
-    /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
+    /// An index in the list of relays: for a sender the relay of its code, for a reconnecting receiver the relay
+    /// whose turn it is.
     current: usize,
-    /// Where the other side was met last.
+    /// The relay at which the two peers were connected last.
     met: Option<usize>,
-    /// What a near one did that was dropped: the end of the search, if it leads to no other.
+    /// The failure of a relay on the LAN that was dropped; it ends the search if no other relay succeeds.
     dropped: Option<Failure>,
     turn: Option<Turn>,
+    /// A sender without a room: when it begins to ask its next relay, if none has answered.
+    next_begin: Option<Instant>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
     jitter: ChaCha20Rng,
@@ -135,14 +155,19 @@ pub struct ServerList {
 }
 
 impl ServerList {
-    /// Looks at configured relays; `patience` is how long a receiver waits for a sender, and both for a network that
-    /// went away.
+    /// Starts the search at configured relays and at `near` addresses.
     #[must_use]
-    pub fn new(now: Instant, ask: Ask, relays: &[RelayChoice], near: &[SocketAddr], net: &mut Net) -> Self {
-        let Ask { role, features, question, patience, seed, transport, proxy } = ask;
+    pub fn new(
+        now: Instant,
+        config: SearchConfig,
+        relays: &[RelayChoice],
+        near: &[SocketAddr],
+        net: &mut Network,
+    ) -> Self {
+        let SearchConfig { role, features, question, patience, seed, transport, proxy } = config;
         let mut servers = Vec::new();
         for (index, relay) in relays.iter().take(MAX_SERVERS).enumerate() {
-            // A proxy is given the relay's name as it is.
+            // A proxy resolves the relay's name itself.
             let (host, port) = match &proxy {
                 Some(proxy) => (proxy.host(), proxy.port()),
                 None => (relay.address.host.as_str(), relay.address.port),
@@ -152,7 +177,7 @@ impl ServerList {
                 Some(_) => State::Idle { next: now },
                 None => {
                     net.resolve(Query::Relay(index), host, port);
-                    State::Resolving
+                    State::Resolving { since: now }
                 }
             };
             let addresses = literal.into_iter().collect();
@@ -170,6 +195,7 @@ impl ServerList {
             met: None,
             dropped: None,
             turn: None,
+            next_begin: None,
             patience,
             jitter: seed.rng(),
             transport,
@@ -183,10 +209,11 @@ impl ServerList {
         for &address in near {
             list.add_near(now, address);
         }
+        list.begin_first(now);
         list
     }
 
-    /// A sender on this machine or on the LAN may be there.
+    /// Adds an address on this machine or on the LAN where a sender may listen.
     pub fn add_near(&mut self, now: Instant, address: SocketAddr) {
         let known = self.servers.iter().any(|server| server.addresses.contains(&address));
         if !known && self.servers.len() < MAX_SERVERS {
@@ -194,7 +221,7 @@ impl ServerList {
         }
     }
 
-    /// The relay gave this room: from now on the sender asks for its own seat there.
+    /// The relay assigned this room: from now on the sender requests its own seat in it.
     pub fn set_room(&mut self, room: RoomId) {
         let (Question::Allocate { owner } | Question::Join { owner, .. }) = self.question;
         self.question = Question::Join { room, role: self.role, owner, again: false, former: None };
@@ -209,7 +236,7 @@ impl ServerList {
         }
     }
 
-    /// Where the configured relays are, as far as that is known: of each one address of either family.
+    /// The known addresses of the configured relays: one of each address family for each relay.
     #[must_use]
     pub fn stun_servers(&self) -> Vec<SocketAddr> {
         let configured = self.servers.iter().filter(|server| !server.is_near());
@@ -223,20 +250,21 @@ impl ServerList {
             .collect()
     }
 
-    /// Goes on looking, after a handshake that failed.
+    /// Continues the search after a handshake that failed.
     pub fn resume(&mut self, now: Instant) {
         self.active = true;
         self.announced = None;
         for server in &mut self.servers {
-            if !matches!(server.state, State::Resolving | State::Gone) {
+            if !matches!(server.state, State::Resolving { .. } | State::Unresolved { .. } | State::Gone) {
                 let next = if server.is_last { now + NEAR_LAST } else { now };
                 server.state = State::Idle { next };
             }
         }
     }
 
-    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not
-    /// asked again, and others are looked for, for a while. False: it was none.
+    /// The handshake over the relay used last failed. If that relay is an unauthenticated one on this machine or on
+    /// the LAN, it is not asked again, and the search for others continues for a limited time. Returns false if it
+    /// was another relay.
     pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
         let Some(server) = self.met.and_then(|index| self.servers.get_mut(index)).filter(|server| server.is_near())
         else {
@@ -249,22 +277,23 @@ impl ServerList {
         true
     }
 
-    /// The handshake with the one that was met last was lost: a near one is asked after the others from now on.
+    /// The handshake over the relay used last was lost: if it is on this machine or on the LAN, it is asked after the
+    /// others from now on.
     pub fn put_off_near(&mut self) {
         if let Some(server) = self.met.and_then(|index| self.servers.get_mut(index)) {
             server.is_last = server.is_near();
         }
     }
 
-    /// Asks for something else from now on, on new connections: after a handshake whose end is unknown.
-    pub fn ask(&mut self, now: Instant, net: &mut Net, question: Question) {
+    /// Sends another question from now on, on new connections, after a handshake whose result is unknown.
+    pub fn ask(&mut self, now: Instant, net: &mut Network, question: Question) {
         self.stop(now, net);
         self.question = question.after(self.question);
         self.resume(now);
     }
 
-    /// The session lost its link: the other side is met in the room that `question` names.
-    pub fn look_again(&mut self, now: Instant, net: &mut Net, question: Question) {
+    /// The session lost its link: searches in the room that `question` names.
+    pub fn look_again(&mut self, now: Instant, net: &mut Network, question: Question) {
         self.search = Search::Again;
         self.give_up = None;
         self.servers.iter_mut().for_each(|server| server.rounds = 0);
@@ -272,15 +301,16 @@ impl ServerList {
         self.ask(now, net, question);
     }
 
-    /// The session lost its relay path and has a direct link: as [`Self::look_again`], without haste and without
-    /// events.
-    pub fn look_beside(&mut self, now: Instant, net: &mut Net, question: Question) {
+    /// The session lost its relay path and has a direct link: like [`Self::look_again`], but without urgency and
+    /// without events.
+    pub fn look_beside(&mut self, now: Instant, net: &mut Network, question: Question) {
         self.look_again(now, net, question);
         self.search = Search::Beside;
         self.take_time(now);
     }
 
-    /// Beside a direct link no relay is asked at once, nor one that did not answer as often as before.
+    /// While a direct link is active, no relay is asked at once, and a relay that did not answer is asked less often
+    /// than otherwise.
     fn take_time(&mut self, now: Instant) {
         if self.search != Search::Beside {
             return;
@@ -296,14 +326,14 @@ impl ServerList {
         }
     }
 
-    /// The relay of the last meeting is going down: it is asked last from now on.
+    /// The relay of the last connection is shutting down: it is asked last from now on.
     pub fn leave_relay(&mut self, now: Instant) {
         if self.role == Role::Receiver {
             self.next_relay(now);
         }
     }
 
-    /// Goes on looking after a pause, since the last meeting came to nothing.
+    /// Continues the search after a pause, because the last connection failed.
     pub fn again_later(&mut self, now: Instant) {
         self.resume(now);
         for index in 0..self.servers.len() {
@@ -315,9 +345,8 @@ impl ServerList {
         }
     }
 
-    /// The network is another one: what was put off is tried at once, and what was begun over the old one is begun
-    /// again.
-    pub fn hurry(&mut self, now: Instant, net: &mut Net) {
+    /// The network changed: postponed attempts are made at once, and attempts over the old network are started again.
+    pub fn hurry(&mut self, now: Instant, net: &mut Network) {
         if self.search == Search::Code {
             return;
         }
@@ -332,43 +361,36 @@ impl ServerList {
         }
     }
 
-    /// What is asked for.
+    /// The current question.
     #[must_use]
     pub const fn question(&self) -> Question {
         self.question
     }
 
-    /// Frees seats and closes all connections.
-    pub fn stop(&mut self, now: Instant, net: &mut Net) {
+    /// Gives up seats and closes all connections.
+    pub fn stop(&mut self, now: Instant, net: &mut Network) {
         self.active = false;
         for server in &mut self.servers {
-            match std::mem::replace(&mut server.state, State::Idle { next: now }) {
-                State::Connected(mut connection) | State::Paused { mut connection, .. } => {
-                    connection.client.leave();
-                    connection.flush(now, net);
-                    // The stream's end follows the farewell, and the relay closes.
-                    net.finish(now, connection.conn, connection.main);
-                    net.close(now, connection.conn, 0, "left");
-                }
-                State::Dialing(dialing) => {
-                    dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
-                }
-                state @ (State::Resolving | State::Gone) => server.state = state,
-                State::Idle { .. } => {}
-            }
+            server.leave(now, net);
         }
     }
 
-    /// The name service answered.
+    /// The name lookup was answered.
     pub fn handle_resolved(&mut self, now: Instant, index: usize, addresses: Vec<SocketAddr>) {
         if let Some(server) = self.servers.get_mut(index)
-            && matches!(server.state, State::Resolving)
+            && let State::Resolving { since } = server.state
         {
-            server.state = if addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
-            server.addresses = addresses;
+            let is_answered = !addresses.is_empty() || now < since + SLOW_LOOKUP;
+            server.state = match (addresses.is_empty(), is_answered) {
+                (false, _) => State::Idle { next: now },
+                (true, true) => State::Gone,
+                (true, false) => State::Unresolved { next: now + LOOKUP_AGAIN },
+            };
+            // An answer may contain thousands.
+            server.addresses = interleaved(&addresses);
             if server.addresses.is_empty() {
-                self.last = Failure::Lost(Lost::NoAddress);
-                // A sender without a seat goes on to its next one.
+                self.last = Failure::Lost(if is_answered { Lost::NoAddress } else { Lost::NoNameService });
+                // A sender without a seat continues with its next relay.
                 if self.role == Role::Sender && self.search == Search::Code {
                     self.next_relay(now);
                 }
@@ -377,7 +399,7 @@ impl ServerList {
         self.judge();
     }
 
-    /// No server is added later: if there is none, there is no way at all.
+    /// No server will be added: if there is none, the search fails.
     pub fn require_servers(&mut self) {
         if self.servers.is_empty() {
             self.active = false;
@@ -385,21 +407,30 @@ impl ServerList {
         }
     }
 
-    /// News of a connection; false when it is not one of these.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
+    /// An event of a connection. Returns false if the connection does not belong to this list.
+    pub fn handle_event(
+        &mut self,
+        now: Instant,
+        net: &mut Network,
+        conn: ConnectionId,
+        event: &network::Event,
+    ) -> bool {
         let Some(index) = self.servers.iter().position(|server| server.owns(conn)) else { return false };
         match event {
-            net::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
-            net::Event::Closed(reason) => self.handle_closed(now, net, index, conn, (*reason).into()),
-            net::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
-            net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
-            net::Event::Opened(..) | net::Event::Finished(_) | net::Event::Available(_) | net::Event::Stopped(..) => {}
+            network::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
+            network::Event::Closed(reason) => self.handle_closed(now, net, index, conn, (*reason).into()),
+            network::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
+            network::Event::Readable(_) | network::Event::Writable(_) => self.pump(now, net, index),
+            network::Event::Opened(..)
+            | network::Event::Finished(_)
+            | network::Event::Available(_)
+            | network::Event::Stopped(..) => {}
         }
         true
     }
 
-    /// Dials what is due, asks again, gives up.
-    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net) {
+    /// Dials relays whose time has come, repeats questions, and gives up.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Network) {
         if !self.active {
             return;
         }
@@ -424,6 +455,7 @@ impl ServerList {
             }
             Some(_) | None => {}
         }
+        self.begin_next(now);
         for index in 0..self.servers.len() {
             if self.is_due(index) {
                 self.advance(now, net, index);
@@ -432,22 +464,23 @@ impl ServerList {
         self.judge();
     }
 
-    /// This process had no time for so long: no relay was late meanwhile.
+    /// This process did nothing for this long: the relays' deadlines move by that time.
     pub fn delay(&mut self, by: Duration) {
         for server in &mut self.servers {
             match &mut server.state {
                 State::Dialing(dialing) => {
                     dialing.race.delay(by);
+                    dialing.late = dialing.late.saturating_add(by);
                     let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.connection.as_mut());
                     talks.for_each(|(_, connection)| connection.client.delay(by));
                 }
                 State::Connected(connection) | State::Paused { connection, .. } => connection.client.delay(by),
-                State::Idle { .. } | State::Resolving | State::Gone => {}
+                State::Idle { .. } | State::Resolving { .. } | State::Unresolved { .. } | State::Gone => {}
             }
         }
     }
 
-    /// What it was that nobody was met for so long.
+    /// The failure to report when the other side was not found in time.
     fn without_end(&self) -> Failure {
         let is_reached =
             self.servers.iter().any(|server| server.reached) || self.servers.iter().all(RelayServer::is_near);
@@ -468,10 +501,12 @@ impl ServerList {
                 State::Idle { next } | State::Paused { next, .. } => Some(*next),
                 State::Dialing(dialing) => dialing.race.poll_timeout(),
                 State::Connected(connection) => connection.client.poll_timeout(),
-                State::Resolving | State::Gone => None,
+                State::Unresolved { next } => Some(*next),
+                State::Resolving { since } => self.announced.is_none().then(|| *since + SLOW_LOOKUP),
+                State::Gone => None,
             }
         });
-        due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
+        due.chain(self.give_up).chain(self.next_begin).chain(self.turn.as_ref().map(|turn| turn.look)).min()
     }
 
     /// The next result.
@@ -479,18 +514,7 @@ impl ServerList {
         self.out.pop_front()
     }
 
-    /// Whose turn it is: see the module's text.
-    fn is_due(&self, index: usize) -> bool {
-        match (self.search, self.role) {
-            (Search::Code | Search::Seated, Role::Sender) => index == self.current,
-            (Search::Again | Search::Beside, Role::Receiver) => {
-                index == self.current || self.servers.get(index).is_some_and(RelayServer::is_near)
-            }
-            (Search::Code | Search::Seated, Role::Receiver) | (Search::Again | Search::Beside, Role::Sender) => true,
-        }
-    }
-
-    fn advance(&mut self, now: Instant, net: &mut Net, index: usize) {
+    fn advance(&mut self, now: Instant, net: &mut Network, index: usize) {
         let Some(server) = self.servers.get_mut(index) else { return };
         match &mut server.state {
             State::Idle { next } if *next <= now => {
@@ -507,16 +531,20 @@ impl ServerList {
                     }
                 }
                 let (allowed, route) = match (&server.origin, &self.proxy) {
-                    // The relay inside a sender has no others.
+                    // The relay inside a sender supports no other transports.
                     (Origin::Near, _) => (Allowed::Only(Transport::Quic), Route::Direct),
                     (Origin::Configured(_), Some(_)) => (self.transport, Route::Proxied),
                     (Origin::Configured(_), None) => (self.transport, Route::Direct),
                 };
                 let race = Race::new(now, &server.addresses, route, allowed, server.remembered);
-                server.state = State::Dialing(Dialing { race, attempts: Vec::new() });
+                server.state = State::Dialing(Dialing::new(race));
                 self.run_race(now, net, index);
             }
             State::Dialing(dialing) => {
+                if let Some(at) = dialing.attempts.iter().filter_map(|attempt| net.last_received(attempt.conn)).max() {
+                    dialing.has_sent = true;
+                    dialing.race.handle_received(at);
+                }
                 dialing.race.handle_timeout(now);
                 self.run_race(now, net, index);
             }
@@ -533,22 +561,46 @@ impl ServerList {
                     self.pump(now, net, index);
                 }
             }
-            State::Idle { .. } | State::Paused { .. } | State::Resolving | State::Gone => {}
+            State::Resolving { since } if *since + SLOW_LOOKUP <= now => {
+                if let Origin::Configured(relay) = &server.origin
+                    && self.announced.is_none()
+                {
+                    let waiting = WaitingFor::NameService(relay.address.host.clone());
+                    self.wait_for(waiting);
+                }
+            }
+            State::Unresolved { next } if *next <= now => {
+                server.state = State::Resolving { since: now };
+                let proxy = self.proxy.as_ref().map(|proxy| (proxy.host(), proxy.port()));
+                if let Origin::Configured(relay) = &server.origin {
+                    let (host, port) = proxy.unwrap_or((&relay.address.host, relay.address.port));
+                    net.resolve(Query::Relay(index), host, port);
+                }
+            }
+            State::Idle { .. }
+            | State::Paused { .. }
+            | State::Unresolved { .. }
+            | State::Resolving { .. }
+            | State::Gone => {}
         }
     }
 
-    /// No connection, or it ended: tried again later, or a sender without a seat goes to its next relay.
+    /// The connection failed or was closed: tries again later; a sender without a seat continues with its next relay.
     pub(super) fn fail(&mut self, now: Instant, index: usize) {
         let backoff = self.backoff(index);
         let Some(server) = self.servers.get_mut(index) else { return };
         let rounds = server.rounds;
         server.rounds = rounds.saturating_add(1);
+        if !matches!(&server.state, State::Dialing(dialing) if dialing.proves_nothing()) {
+            server.tries = server.tries.saturating_add(1);
+        }
+        let is_hopeless = server.tries >= TRIES || server.rounds >= BUSY_TRIES;
         let pause = match self.search {
             Search::Code if server.is_near() => NEAR_AGAIN,
             Search::Code | Search::Seated => pause_after(rounds),
             Search::Again | Search::Beside => backoff,
         };
-        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && server.rounds >= TRIES;
+        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && is_hopeless;
         server.state = if hopeless { State::Gone } else { State::Idle { next: now + pause } };
         let relay = match &server.origin {
             Origin::Configured(relay) => Some(relay.address.clone()),
@@ -577,8 +629,8 @@ impl ServerList {
         half.saturating_add(half.mul_f64(f64::from(self.jitter.next_u32()) / f64::from(u32::MAX)))
     }
 
-    /// This relay said no for good.
-    fn drop_server(&mut self, now: Instant, net: &mut Net, index: usize, conn: ConnectionId) {
+    /// This relay refused permanently.
+    fn drop_server(&mut self, now: Instant, net: &mut Network, index: usize, conn: ConnectionId) {
         net.close(now, conn, 0, "refused");
         if let Some(server) = self.servers.get_mut(index) {
             server.state = State::Gone;
@@ -588,23 +640,7 @@ impl ServerList {
         }
     }
 
-    fn next_relay(&mut self, now: Instant) {
-        let count = self.servers.len().max(1);
-        for step in 1..=count {
-            let candidate = self.current.saturating_add(step).checked_rem(count).unwrap_or(0);
-            if let Some(server) = self.servers.get_mut(candidate)
-                && !matches!(server.state, State::Gone)
-            {
-                self.current = candidate;
-                if let State::Idle { next } = &mut server.state {
-                    *next = (*next).max(now);
-                }
-                return;
-            }
-        }
-    }
-
-    /// When no server is left there is no way on.
+    /// If no server is left, the search fails.
     fn judge(&mut self) {
         let near_later = self.servers.iter().any(RelayServer::is_near);
         let over = !self.servers.is_empty() && self.servers.iter().all(|server| matches!(server.state, State::Gone));

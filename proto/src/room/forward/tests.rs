@@ -22,7 +22,7 @@ fn window_grows_to_twice_acknowledged_bytes_per_rtt() {
     one.proven = 1 << 20;
     one.resize(MILLIS * 10, MILLIS * 20, &mut budget);
     assert_eq!((one.size, budget.0), (1 << 20, (100 << 20) - (1 << 20) + WINDOW));
-    assert_eq!(one.unproven, (1 << 20) - WINDOW, "what only fills it proves nothing");
+    assert_eq!(one.unproven, (1 << 20) - WINDOW, "bytes that only fill the window prove nothing");
     one.proven = 1 << 30;
     one.resize(MILLIS * 10, MILLIS * 10, &mut budget);
     assert_eq!(one.size, MAX_WINDOW);
@@ -41,7 +41,7 @@ fn window_shrinks_by_halves_and_returns_budget() {
         assert_eq!(one.size, expected);
     }
     assert_eq!(budget.0, 1 << 20);
-    // A little less than before changes nothing.
+    // A slightly lower rate changes nothing.
     one.size = 1 << 20;
     one.proven = 300 * KIB;
     one.resize(MILLIS, MILLIS, &mut budget);
@@ -65,7 +65,7 @@ fn small_pieces_make_the_writers_window_small() {
     assert_eq!(fit(1000, 1000), MIN_WINDOW);
     let at_100 = fit(100_000, 1000);
     assert!(at_100 > 20 * KIB && at_100 < 40 * KIB, "{at_100}");
-    // Pieces and what they cost never take more than the window.
+    // Pieces and their overhead never take more than the window.
     for size in 8..512 {
         let pieces = fit(size * 1000, 1000) / size;
         assert!(pieces * (size + PIECE) <= WINDOW, "{size}");
@@ -82,7 +82,7 @@ fn small_pieces_are_copied_together_and_large_ones_are_not() {
     assert_eq!((flow.held.len(), flow.held_bytes), (1, 5));
     let held = flow.held[0].as_ptr() as usize;
     let whole = datagram.as_ptr() as usize;
-    assert!(!(whole..whole + 1200).contains(&held), "it does not hold on to the datagram");
+    assert!(!(whole..whole + 1200).contains(&held), "the copy does not keep the datagram in memory");
     flow.take_in(vec![datagram.clone()]);
     assert_eq!(flow.held[1].as_ptr(), datagram.as_ptr());
     assert_eq!(flow.held_bytes, 1205);

@@ -1,13 +1,14 @@
-//! How large the windows of a pair are: by evidence.
+//! How large the windows of a pair are; they follow measurements.
 //!
-//! Both windows of a direction begin with [`WINDOW`] and follow what the other leg really took: twice what it
-//! acknowledged in a round trip, [`MAX_WINDOW`] at most, and what all pairs have beyond [`WINDOW`] comes out of one
-//! [`Budget`]. When less moves they shrink. Small pieces cost more memory than they have bytes ([`PIECE`]), so while
-//! they are small the writer's window is smaller by that.
+//! Both windows of a direction start with [`WINDOW`] and follow the rate at which the other leg receives: twice the
+//! bytes that it acknowledged in a round trip, [`MAX_WINDOW`] at most. Everything beyond [`WINDOW`] is taken from one
+//! [`Budget`] that all pairs share. Windows shrink when the rate falls. Small pieces need more memory than their bytes
+//! ([`PIECE`]), so the writer's window is smaller while pieces are small.
 //!
-//! A TCP connection has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`]
-//! bytes, which may only fill its buffers; those also stand for the path's round trips, so that a TCP connection's windows need
-//! be no larger than what moves between two looks at it. No timers of its own.
+//! The relay sees no acknowledgements of a TCP connection. Bytes that the system accepted count as received by the
+//! other leg, except for the first [`SYSTEM`] bytes, which may only fill the system's buffers. Those buffers also cover
+//! the round trips of the path, so a TCP connection's windows need be no larger than the bytes that move between two
+//! checks. No timers of its own.
 
 use std::time::Duration;
 
@@ -15,22 +16,23 @@ use super::{BATCH, Context, SMALL};
 use crate::Instant;
 use crate::link::connections::ConnectionId;
 
-/// The windows of a direction at first, in bytes.
+/// The initial size of both windows of a direction, in bytes.
 pub const WINDOW: u64 = 64 << 10;
-/// The largest they become, in bytes.
+/// The largest size of a window, in bytes.
 pub const MAX_WINDOW: u64 = 16 << 20;
-/// What the system may take of a TCP connection before the other side reads (tcp(7): `tcp_wmem`): it proves nothing.
+/// How much the system may buffer for a TCP connection before the other side reads (tcp(7): `tcp_wmem`). Bytes up to
+/// this number do not show that the peer receives.
 const SYSTEM: u64 = 4 << 20;
-/// What a piece costs beside its bytes.
+/// The memory that a piece needs in addition to its bytes.
 pub(super) const PIECE: u64 = 128;
-/// The smallest window of a writer, in bytes.
+/// The smallest window of the writer, in bytes.
 pub(super) const MIN_WINDOW: u64 = 2 << 10;
-/// The shortest time after which windows are judged again.
+/// The shortest time between two adaptations of the windows.
 const ROUND: Duration = Duration::from_millis(2);
-/// The shortest round trip that is believed: below it a machine's own pauses count for more than the network.
+/// The lower limit of a measured round trip. Below it, pauses of the machine matter more than the network.
 const TRIP: Duration = Duration::from_micros(500);
 
-/// What all pairs together may have in windows beyond [`WINDOW`], in bytes.
+/// The memory that the windows of all pairs together may still take beyond [`WINDOW`] each, in bytes.
 #[derive(Debug)]
 pub struct Budget(pub u64);
 
@@ -46,27 +48,27 @@ impl Budget {
     }
 }
 
-/// What was written.
+/// The bytes and pieces that were written.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Moved {
     pub(super) bytes: u64,
     pub(super) pieces: u64,
 }
 
-/// The two windows of a direction: what the one leg may send before it is read, and what the
-/// other may leave unacknowledged.
+/// The two windows of a direction: how much the sending leg may have unread, and how much the receiving leg may have
+/// unacknowledged.
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) size: u64,
-    /// The writer's, smaller while pieces are small.
+    /// The writer's window; it is smaller while pieces are small.
     send: u64,
-    /// This round began then, and takes so long.
+    /// The start of the current round, and its length.
     since: Instant,
     round: Duration,
     moved: Moved,
-    /// What of it the other leg has acknowledged, in bytes.
+    /// The bytes of this round that the other leg acknowledged.
     pub(super) proven: u64,
-    /// So many bytes more only fill the windows.
+    /// The number of further bytes that only fill the windows and buffers.
     pub(super) unproven: u64,
 }
 
@@ -77,7 +79,7 @@ impl Window {
         Self { size: WINDOW, send: WINDOW, since: now, round: ROUND, moved, proven: 0, unproven }
     }
 
-    /// So much was written. At the end of a round the windows follow, and at once when there are many small pieces.
+    /// Counts written bytes. Adapts the windows at the end of a round, and at once when there are many small pieces.
     pub(super) fn follow(&mut self, outside: &mut Context<'_>, from: ConnectionId, to: ConnectionId, moved: Moved) {
         self.proven = self.proven.saturating_add(moved.bytes.saturating_sub(self.unproven));
         self.unproven = self.unproven.saturating_sub(moved.bytes);
@@ -106,12 +108,12 @@ impl Window {
         }
     }
 
-    /// How much may be held between the two, in bytes.
+    /// The most that may be buffered between the two legs, in bytes.
     pub(super) fn held(&self) -> usize {
         usize::try_from(self.size / 4).unwrap_or(BATCH)
     }
 
-    /// Twice what was acknowledged in a round trip, as far as the budget allows; in steps towards less.
+    /// Sets the size to twice what was acknowledged in a round trip, as far as the budget allows. It shrinks in steps.
     pub(super) fn resize(&mut self, trip: Duration, elapsed: Duration, budget: &mut Budget) {
         let per_trip = u128::from(self.proven).saturating_mul(trip.as_nanos()).checked_div(elapsed.as_nanos());
         let wanted = u64::try_from(per_trip.unwrap_or(0).saturating_mul(2)).unwrap_or(MAX_WINDOW);
@@ -128,7 +130,7 @@ impl Window {
     }
 }
 
-/// The writer's window, such that pieces of this size take no more memory than whole ones.
+/// The writer's window for pieces of this size, so that small pieces take no more memory than large ones.
 pub(super) fn fit(size: u64, moved: Moved) -> u64 {
     let Moved { bytes, pieces } = moved;
     if bytes >= pieces.saturating_mul(SMALL as u64) {

@@ -100,7 +100,7 @@ fn a_password_must_be_proven_and_is_not_sent() {
         let mut client = Client::new(Some("tallow"));
         client.greet();
         assert_eq!(refused(&client.say(&wrong)), RefusalReason::Password);
-        assert_eq!(client.say(&ClientMessage::Prove { mac }), [], "there is one try");
+        assert_eq!(client.say(&ClientMessage::Prove { mac }), [], "a client may try once");
         assert_eq!(client.greeting.poll_timeout(), None);
     }
     let other = Greeting::new(client.now, observed(), Some("tallow".into()), &Seed::new([4; 32]));
@@ -192,7 +192,7 @@ fn pings_sent_during_pairing_do_not_reach_peer() {
 }
 
 proptest! {
-    /// P02's class: whatever comes, there is an answer and no panic, and after a close nothing more.
+    /// P02's class: the greeting answers any input without a panic, and answers nothing after a close.
     #[test]
     fn greeting_survives_any_frames(
         bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),

@@ -36,10 +36,10 @@ fn bucket_allows_burst_then_one_per_interval() {
     }
     assert_eq!(buckets.take(now, one), Err(secs(10)));
     assert_eq!(buckets.take(now + secs(4), one), Err(secs(6)));
-    assert_eq!(buckets.take(now, source("192.0.2.2")), Ok(()), "others are not concerned");
+    assert_eq!(buckets.take(now, source("192.0.2.2")), Ok(()), "other sources are not affected");
     assert_eq!(buckets.take(now + secs(10), one), Ok(()));
     assert_eq!(buckets.take(now + secs(10), one), Err(secs(10)));
-    // After a long pause it is full, and not fuller.
+    // After a long pause the bucket is full, and not more than full.
     for _ in 0..3 {
         assert_eq!(buckets.take(now + secs(1000), one), Ok(()));
     }
@@ -65,7 +65,7 @@ fn bucket_table_is_bounded_and_drops_full_buckets() {
     for second in 3600..3800 {
         assert_eq!(buckets.take(now + secs(second), source("192.0.2.1")), Ok(()));
     }
-    assert_eq!(buckets.len(), 1, "the others' entries say nothing any more");
+    assert_eq!(buckets.len(), 1, "the other entries are expired");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn least_used_source_is_evicted_first() {
 }
 
 proptest! {
-    /// In any stretch of time no more is given than the burst and what the rate makes of that time.
+    /// In any interval, no more is granted than the burst plus the rate times the interval.
     #[test]
     fn no_interval_exceeds_the_rate(
         rate in 1..200_u32,
@@ -122,7 +122,7 @@ fn connections_are_bounded_per_source() {
         assert_eq!(guard.attempt(now, one, false), Admission::Accept);
         assert!(guard.connected(one));
     }
-    assert_eq!(guard.attempt(now, one, false), Admission::Retry, "it may be somebody else who says so");
+    assert_eq!(guard.attempt(now, one, false), Admission::Retry, "the address may be forged");
     assert_eq!(guard.attempt(now, one, true), Admission::TooMany);
     assert_eq!(guard.attempt(now, source("192.0.2.2"), false), Admission::Accept);
     guard.disconnected(one, false);
@@ -153,7 +153,7 @@ fn forged_address_does_not_exclude_its_owner() {
     let mut admitted = 0;
     while guard.attempt(now, victim, false) == Admission::Accept {
         admitted += 1;
-        // Its handshakes time out; that alone is no end of it.
+        // Its handshakes time out; that alone does not lift the limit.
         guard.disconnected(victim, true);
     }
     assert_eq!(admitted, Limits::default().joins_per_minute);
@@ -184,7 +184,7 @@ fn failed_requests_cost_more() {
         assert_eq!(guard.join(now, one), Ok(()));
         guard.failed(now, one);
     }
-    assert_eq!(guard.join(now, one), Err(secs(6)), "ten in vain a minute, five at once");
+    assert_eq!(guard.join(now, one), Err(secs(6)), "ten failed requests a minute, five at once");
     assert_eq!(guard.join(now + secs(6), one), Ok(()));
     let other = source("2001:db8:0:1::1");
     for _ in 0..10 {
@@ -203,7 +203,7 @@ fn rooms_are_counted_per_source() {
     assert!(guard.may_open_room(source("192.0.2.2")));
     guard.room_closed(one);
     assert!(guard.may_open_room(one));
-    assert!(guard.counts.is_empty(), "who has nothing is not remembered");
+    assert!(guard.counts.is_empty(), "a source without connections has no entry");
 }
 
 /// A /64 of its own for each number, 256 to a /56 and 65,536 to a /48.
@@ -229,7 +229,7 @@ fn wider_networks_have_two_and_four_times_the_places() {
             }
         }
         assert_eq!((connections, rooms), (expected, expected));
-        assert_eq!(guard.accept(now, source("2001:db8:8::1")), Admission::Accept, "its neighbour is not concerned");
+        assert_eq!(guard.accept(now, source("2001:db8:8::1")), Admission::Accept, "its neighbour is not affected");
     }
 }
 

@@ -22,16 +22,16 @@ const fn key(id: u8, again: bool) -> Key {
 const CODE: Key = key(1, false);
 const AGAIN: Key = key(1, true);
 
-const fn waiting(ousted: Replaced<u32>) -> Joined<u32> {
-    Joined { outcome: Outcome::Waiting, ousted }
+const fn waiting(replaced: Replaced<u32>) -> Joined<u32> {
+    Joined { outcome: Outcome::Waiting, replaced }
 }
 
 const fn paired(with: u32) -> Joined<u32> {
-    Joined { outcome: Outcome::Paired { with }, ousted: Replaced::Nobody }
+    Joined { outcome: Outcome::Paired { with }, replaced: Replaced::Nothing }
 }
 
 const fn no(refusal: Refusal) -> Joined<u32> {
-    Joined { outcome: Outcome::Refused(refusal), ousted: Replaced::Nobody }
+    Joined { outcome: Outcome::Refused(refusal), replaced: Replaced::Nothing }
 }
 
 #[test]
@@ -43,42 +43,92 @@ fn receiver_is_paired_with_waiting_sender() {
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 0 });
     assert_eq!(rooms.join(now, given.key, Role::Receiver, &BOB, 2), paired(1));
     assert_eq!(rooms.counts(), Counts { waiting: 0, paired: 1, kept: 0 });
-    assert_eq!(rooms.poll_timeout(), None, "pairs end by their bytes, not by age");
+    assert_eq!(rooms.poll_timeout(), None, "pairs do not expire");
     assert_eq!(rooms.leave(now, 2, false), Some(1));
     assert_eq!(rooms.counts(), Counts { waiting: 0, paired: 0, kept: 1 });
     assert_eq!(rooms.leave(now, 1, false), None, "it has no seat any more");
 }
 
-/// R03: unknown, full, used and expired look the same, to every stranger.
+/// What happens in a room before a stranger asks.
+type Prepare = fn(Instant, &mut Registry<u32>);
+
+/// R03: what a stranger learns as a receiver, it learns as a sender, too: that a name is in use. About a name that is
+/// not in use it learns nothing, whatever happened there before.
 #[test]
-fn r03_receiver_gets_same_refusal_for_any_reason() {
-    let (now, mut rooms) = (Instant::now(), registry(10));
-    let nobody = no(Refusal::NobodyWaits);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "unknown");
-    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
-    rooms.join(now, CODE, Role::Receiver, &BOB, 2);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "full");
-    rooms.leave(now, 1, false);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "used");
-    rooms.join(now, key(2, false), Role::Sender, &ALICE, 3);
-    assert_eq!(rooms.join(now + TTL, key(2, false), Role::Receiver, &EVE, 9), nobody, "expired");
-    assert_eq!(rooms.room_of(9), None);
+fn r03_taken_reveals_no_more_than_name_taken() {
+    let later = Duration::from_secs(1);
+    let states: [(&str, Prepare); 8] = [
+        ("unknown", |_, _| {}),
+        ("left for good", |now, rooms| {
+            rooms.leave(now, 1, true);
+        }),
+        ("lost before anybody came", |now, rooms| {
+            rooms.leave(now, 1, false);
+        }),
+        ("expired", |now, rooms| rooms.handle_timeout(now + TTL)),
+        ("paired and left for good", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 1, true);
+        }),
+        ("paired", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+        }),
+        ("the receiver left", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 2, true);
+        }),
+        ("the sender was lost", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 1, false);
+        }),
+    ];
+    let asks = |role, prepare: Prepare, is_there: bool| {
+        let (now, mut rooms) = (Instant::now(), registry(10));
+        if is_there {
+            rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+        }
+        prepare(now, &mut rooms);
+        rooms.join(now + later, CODE, role, &EVE, 9)
+    };
+    for (index, (what, prepare)) in states.into_iter().enumerate() {
+        let (is_there, is_in_use) = (index > 0, index >= 5);
+        let expected = if is_in_use { no(Refusal::NameTaken) } else { waiting(Replaced::Nothing) };
+        assert_eq!(asks(Role::Sender, prepare, is_there), expected, "{what}");
+        let expected = no(if is_in_use { Refusal::Taken } else { Refusal::NobodyWaits });
+        assert_eq!(asks(Role::Receiver, prepare, is_there), expected, "{what}");
+    }
 }
 
-/// R02: of two that race for a seat one gets it, and the pair is not disturbed.
+#[test]
+fn receiver_with_lost_link_is_not_told_taken() {
+    let (now, mut rooms) = (Instant::now(), registry(10));
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+    rooms.leave(now, 2, false);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::NobodyWaits), "its own link was lost");
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 4), no(Refusal::Taken));
+    // The sender came back, and now the other one has it.
+    rooms.join(now, CODE, Role::Sender, &ALICE, 5);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 4), paired(5));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::Taken));
+    rooms.leave(now, 5, true);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::NobodyWaits));
+}
+
+/// R02: one of two links that race for a seat gets it, and the pair is not affected.
 #[test]
 fn r02_third_join_changes_nothing() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 1), waiting(Replaced::Nobody));
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 1), waiting(Replaced::Nothing));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), paired(1));
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 3), no(Refusal::NobodyWaits));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 3), no(Refusal::Taken));
     assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 4), no(Refusal::NameTaken));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), no(Refusal::NobodyWaits), "the same link twice");
     assert_eq!((rooms.room_of(1), rooms.room_of(2)), (Some(CODE), Some(CODE)));
     assert_eq!(rooms.leave(now, 1, false), Some(2));
 }
 
-/// R04: somebody else sits in the room before, or wants to after, the sender.
+/// R04: another client has the room before the sender, or wants it after the sender.
 #[test]
 fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     let (now, mut rooms) = (Instant::now(), registry(10));
@@ -86,7 +136,7 @@ fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     assert_eq!(
         rooms.join(now, CODE, Role::Sender, &ALICE, 1),
         no(Refusal::NameTaken),
-        "the sender is told, and takes another"
+        "the sender is notified, and takes another"
     );
     rooms.leave(now, 9, true);
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
@@ -94,10 +144,10 @@ fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     rooms.join(now, CODE, Role::Receiver, &BOB, 2);
     rooms.leave(now, 1, false);
     assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 9), no(Refusal::NameTaken), "the name is kept for its sender");
-    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 3), waiting(Replaced::Nobody));
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 3), waiting(Replaced::Nothing));
     assert_eq!(rooms.leave(now, 3, false), None);
     assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 9), no(Refusal::NameTaken), "still");
-    assert_eq!(rooms.join(now + TTL, CODE, Role::Sender, &EVE, 9), waiting(Replaced::Nobody), "not for ever");
+    assert_eq!(rooms.join(now + TTL, CODE, Role::Sender, &EVE, 9), waiting(Replaced::Nothing), "not for ever");
 }
 
 #[test]
@@ -110,10 +160,11 @@ fn owner_moves_its_seat_to_another_link() {
     assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 4), waiting(Replaced::Pair(2, 3)));
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 0 });
     rooms.join(now, CODE, Role::Receiver, &BOB, 5);
-    // In a code room a receiver does not wait: the pair ends, the sender comes back, then it finds it.
+    // In a code room a receiver does not wait: the pair ends, and the receiver finds the sender after the sender joined
+    // again.
     let joined = rooms.join(now, CODE, Role::Receiver, &BOB, 6);
-    assert_eq!(joined, Joined { outcome: Outcome::Refused(Refusal::NobodyWaits), ousted: Replaced::Pair(5, 4) });
-    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 7), waiting(Replaced::Nobody));
+    assert_eq!(joined, Joined { outcome: Outcome::Refused(Refusal::NobodyWaits), replaced: Replaced::Pair(5, 4) });
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 7), waiting(Replaced::Nothing));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 6), paired(7));
 }
 
@@ -121,7 +172,7 @@ fn owner_moves_its_seat_to_another_link() {
 fn reconnect_room_lets_either_role_wait_and_keeps_nothing() {
     for (first, second) in [(Role::Sender, Role::Receiver), (Role::Receiver, Role::Sender)] {
         let (now, mut rooms) = (Instant::now(), registry(10));
-        assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 1), waiting(Replaced::Nobody));
+        assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 1), waiting(Replaced::Nothing));
         assert!(matches!(rooms.join(now, AGAIN, first, &EVE, 9).outcome, Outcome::Refused(_)));
         assert_eq!(rooms.join(now, AGAIN, second, &BOB, 2), paired(1));
         assert!(matches!(rooms.join(now, AGAIN, second, &EVE, 9).outcome, Outcome::Refused(_)));
@@ -132,7 +183,7 @@ fn reconnect_room_lets_either_role_wait_and_keeps_nothing() {
     }
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
-    assert_eq!(rooms.join(now, AGAIN, Role::Receiver, &BOB, 2), waiting(Replaced::Nobody), "a registry of its own");
+    assert_eq!(rooms.join(now, AGAIN, Role::Receiver, &BOB, 2), waiting(Replaced::Nothing), "a registry of its own");
 }
 
 #[test]
@@ -160,7 +211,7 @@ fn sender_that_leaves_finally_frees_its_name() {
         rooms.leave(now, 1, true);
         assert_eq!(rooms.counts(), Counts::default());
         assert_eq!(rooms.numbers, 0);
-        assert_eq!(rooms.join(now, given.key, Role::Sender, &EVE, 3), waiting(Replaced::Nobody));
+        assert_eq!(rooms.join(now, given.key, Role::Sender, &EVE, 3), waiting(Replaced::Nothing));
     }
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
@@ -188,7 +239,11 @@ fn rooms_and_kept_names_are_bounded() {
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 8 });
     let at = now + Duration::from_secs(40);
     assert_eq!(rooms.join(at, key(29, false), Role::Sender, &EVE, 9), no(Refusal::NameTaken));
-    assert_eq!(rooms.join(at, key(21, false), Role::Sender, &EVE, 9), waiting(Replaced::Nobody), "the oldest gave way");
+    assert_eq!(
+        rooms.join(at, key(21, false), Role::Sender, &EVE, 9),
+        waiting(Replaced::Nothing),
+        "the oldest was removed"
+    );
 }
 
 #[test]
@@ -224,7 +279,7 @@ fn occupied_nameplates_are_skipped() {
     assert_eq!(rooms.allocate(now, &ALICE, 1000).unwrap().nameplate.to_string().len(), 3);
 }
 
-/// The same rules, as a list that is searched.
+/// The same rules as a simple model: a list that is searched.
 #[derive(Default)]
 struct Model {
     now: u64,
@@ -236,6 +291,8 @@ struct ModelRoom {
     /// Link and owner of sender and receiver.
     seats: [Option<(u32, u8)>; 2],
     keeps: Option<(u8, u64)>,
+    /// The owner of the receiver's seat in the last pair, in code rooms.
+    last: Option<u8>,
     since: u64,
 }
 
@@ -251,7 +308,7 @@ impl Model {
         self.rooms.iter().flat_map(|room| room.seats).flatten().any(|(seated, _)| seated == link)
     }
 
-    /// Waiting rooms and kept names that are too old go. Tells who waited.
+    /// Removes waiting rooms and kept names that are too old. Returns the links that waited.
     fn expire(&mut self) -> Vec<u32> {
         let (now, mut gone) = (self.now, Vec::new());
         self.rooms.retain(|room| {
@@ -269,9 +326,15 @@ impl Model {
     }
 
     fn join(&mut self, key: Key, role: usize, owner: u8, link: u32) -> Joined<u32> {
-        let refused = |role| no(if role == 0 { Refusal::NameTaken } else { Refusal::NobodyWaits });
+        let refused = |last: Option<u8>| {
+            no(match (role, last) {
+                (0, _) => Refusal::NameTaken,
+                (_, Some(last)) if !key.again && last != owner => Refusal::Taken,
+                _ => Refusal::NobodyWaits,
+            })
+        };
         if self.has_seat(link) {
-            return refused(role);
+            return refused(None);
         }
         let (now, full) = (self.now, self.live() >= MODEL_ROOMS);
         let may_wait = key.again || role == 0;
@@ -284,8 +347,8 @@ impl Model {
             }
             let mut seats = [None, None];
             seats[role] = Some((link, owner));
-            self.rooms.push(ModelRoom { key, seats, keeps: None, since: now });
-            return waiting(Replaced::Nobody);
+            self.rooms.push(ModelRoom { key, seats, keeps: None, last: None, since: now });
+            return waiting(Replaced::Nothing);
         };
         match (room.seats[role], room.seats[1 - role]) {
             (None, None) if role == 0 && room.keeps.is_some_and(|(keeper, _)| keeper == owner) => {
@@ -294,27 +357,28 @@ impl Model {
                 }
                 room.seats[0] = Some((link, owner));
                 room.since = now;
-                waiting(Replaced::Nobody)
+                waiting(Replaced::Nothing)
             }
-            (None, None) => refused(role),
+            (None, None) => refused(room.last),
             (None, Some((other, other_owner))) => {
                 room.seats[role] = Some((link, owner));
-                let sender = if role == 0 { owner } else { other_owner };
+                let (sender, receiver) = if role == 0 { (owner, other_owner) } else { (other_owner, owner) };
+                room.last = Some(receiver);
                 if !key.again && room.keeps.is_none() {
                     room.keeps = Some((sender, now + MODEL_TTL));
                 }
                 paired(other)
             }
-            (Some((_, old_owner)), _) if old_owner != owner => refused(role),
+            (Some((_, old_owner)), _) if old_owner != owner => refused(room.last),
             (Some((old, _)), other) => {
-                let ousted = other.map_or(Replaced::Waiting(old), |(other, _)| Replaced::Pair(old, other));
+                let replaced = other.map_or(Replaced::Waiting(old), |(other, _)| Replaced::Pair(old, other));
                 room.seats = [None, None];
                 if may_wait {
                     room.seats[role] = Some((link, owner));
                     room.since = now;
-                    waiting(ousted)
+                    waiting(replaced)
                 } else {
-                    Joined { ousted, ..refused(role) }
+                    Joined { replaced, ..refused(None) }
                 }
             }
         }
@@ -390,7 +454,7 @@ proptest! {
             match op {
                 Op::Allocate { owner, link } => match rooms.allocate(now, &Owner([owner; 16]), link) {
                     Ok(given) => {
-                        prop_assert_eq!(model.join(given.key, 0, owner, link), waiting(Replaced::Nobody));
+                        prop_assert_eq!(model.join(given.key, 0, owner, link), waiting(Replaced::Nothing));
                     }
                     Err(Refusal::Full) => prop_assert!(model.live() >= MODEL_ROOMS),
                     Err(_) => prop_assert!(model.has_seat(link)),
@@ -416,7 +480,7 @@ proptest! {
                 }
                 Op::Pass(seconds) => model.now += seconds,
             }
-            // A pair's end may find its name too old to be kept.
+            // A name may be too old to be kept when its pair ends.
             let mut kept = model.counts();
             kept.kept = model.rooms.iter().filter(|room| {
                 room.seats == [None, None]

@@ -1,14 +1,14 @@
-//! Whether a leg that waits is alive, before another one is paired with it.
+//! Whether a waiting leg is alive, before another leg is paired with it.
 //!
 //! ```text
 //! a client asks for a seat beside a leg that waits
-//!   └─ that leg was heard a moment ago ──────────────────────────────► it joins
-//!   └─ checking ──anything arrives on it, or it is gone──────────────► it joins
+//!   └─ that leg sent something a moment ago ──────────────────────────► it joins
+//!   └─ checking ──anything arrives on it, or it is closed────────────► it joins
 //!          └──────nothing within [`ANSWER_WITHIN`]: it is closed ────► it joins
 //! ```
-//! A process that was killed says nothing on QUIC, and its connection would look alive until the idle timeout; so would
-//! a machine that lost its network. The one who joins is told what is true then: that none waits there. It costs each
-//! pairing the round trip to the leg that waits. Timer: [`ANSWER_WITHIN`]. Bound: one entry for each leg that asks.
+//! When a process is killed, its QUIC connection looks alive until the idle timeout; the same is true when a machine
+//! loses its network. With this check, a client that joins gets the true answer: no sender waits there. The check costs
+//! each pairing one round trip to the waiting leg. Timer: [`ANSWER_WITHIN`]. Bound: one entry for each leg that joins.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::room::farewell::Farewell;
 use crate::wire::close;
 use crate::wire::relay::{Owner, Role};
 
-/// How long a leg that waits may take to answer.
+/// How long a waiting leg may take to answer.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// A leg that was heard so recently is not asked.
+/// If a packet arrived from the leg within this time, the relay does not probe it.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// A join that waits for the answer.
+/// A join that waits for the result of a check.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Join {
     pub(super) leg: ConnectionId,
@@ -35,7 +35,7 @@ pub(super) struct Join {
 }
 
 impl Relay {
-    /// Joins at once, or after the leg that waits there has shown that it is alive.
+    /// Joins at once, or after the waiting leg has shown that it is alive.
     pub(super) fn check_and_join(&mut self, now: Instant, join: Join) {
         let Some(waits) = self.registry.waits_for(join.key, join.role) else { return self.join(now, join) };
         if let Some(joins) = self.checks.get_mut(&waits) {
@@ -49,7 +49,7 @@ impl Relay {
         self.timers.set(Timer::Check(waits), now.checked_add(ANSWER_WITHIN));
     }
 
-    /// A leg that was asked is alive, or gone: whoever waited for that joins.
+    /// The check of a leg is complete, because it answered or was removed: the joins that waited for it continue.
     pub(super) fn checked(&mut self, leg: ConnectionId) {
         if let Some(joins) = self.checks.remove(&leg) {
             self.timers.set(Timer::Check(leg), None);
@@ -57,14 +57,14 @@ impl Relay {
         }
     }
 
-    /// A leg that was asked has not answered.
+    /// A leg did not answer its probe in time.
     pub(super) fn unanswered(&mut self, now: Instant, leg: ConnectionId) {
         if self.checks.contains_key(&leg) {
-            self.cut_off(now, leg, Farewell { code: close::TOO_SLOW, text: "no answer" });
+            self.abort(now, leg, Farewell { code: close::TOO_SLOW, text: "no answer" });
         }
     }
 
-    /// Joins that were held up.
+    /// Continues the joins whose check is complete.
     pub(super) fn join_checked(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Some(leg) = self.ports.connections.poll_answered() {
@@ -72,7 +72,7 @@ impl Relay {
         }
         while let Some(join) = self.joins.pop_front() {
             moved = true;
-            // It may have left meanwhile.
+            // The client may have left in the meantime.
             if let Some(Leg { state: State::Talking { room: None, .. }, .. }) = self.legs.get(&join.leg) {
                 self.join(now, join);
                 self.converse(now, join.leg);

@@ -1,4 +1,4 @@
-//! What the end of a link means, whatever carried it. No state.
+//! What the end of a link means to the relay, for all kinds of links. No state.
 
 use super::super::status::{Refused, RoomEnd};
 use super::{PEER_LEFT, PEER_LOST};
@@ -6,13 +6,13 @@ use crate::link::connections::CloseReason;
 use crate::room::farewell::Farewell;
 use crate::wire::close;
 
-/// How a link ended: for the room, for the other leg, and for the seat.
+/// The consequences of a link's end: for the room, for the other leg, and for the seat.
 #[derive(Clone, Copy)]
 pub(super) struct Disconnect {
     pub(super) end: RoomEnd,
-    /// What the other leg is told.
+    /// The close code and reason for the other leg.
     pub(super) farewell: Farewell,
-    /// A sender's name is free.
+    /// Whether a sender's room name becomes free.
     pub(super) done: bool,
 }
 
@@ -40,8 +40,8 @@ impl From<CloseReason> for Disconnect {
     }
 }
 
-/// Refusal statistic for a TCP connection that closed before its handshake; a clean early close is not counted.
-pub(super) const fn unwelcome(reason: CloseReason) -> Option<Refused> {
+/// How to count a TCP connection that closed before its handshake was complete; a clean early close is not counted.
+pub(super) const fn refusal_of(reason: CloseReason) -> Option<Refused> {
     match reason {
         CloseReason::Incompatible | CloseReason::Protocol | CloseReason::Certificate(_) | CloseReason::Proxy(_) => {
             Some(Refused::Violation)

@@ -1,4 +1,4 @@
-//! What paired clients see of the relay between them: streams, ends, back-pressure, windows.
+//! What paired clients observe of the relay between them: streams, ends, back-pressure, windows.
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
@@ -29,7 +29,7 @@ fn sixteen_streams_each_way_are_forwarded_in_order() {
         let (_, got) = world.clients[client].got.iter().find(|(stream, _)| stream.index() == index).unwrap();
         assert_eq!(got, &data, "{index}");
     }
-    // As one ends, another may begin.
+    // When one stream ends, another may start.
     for index in 16..40 {
         let stream = world.open(alice);
         world.send(alice, stream, pattern(10, index));
@@ -73,7 +73,7 @@ fn resets_and_stops_are_forwarded() {
     world.clients[bob].quic.stop(conn, stream, 78);
     world.touch(bob);
     world.until("stopped", |world| world.clients[alice].stopped.get(&two) == Some(&78));
-    // And the rest lives.
+    // The other streams continue.
     let three = world.open(alice);
     world.send(alice, three, pattern(10, 3));
     world.until("more", |world| world.clients[bob].got.values().any(|got| *got == pattern(10, 3)));
@@ -93,7 +93,7 @@ fn bytes_sent_before_close_are_delivered() {
     world.finish(alice, a);
     world.pass(secs(2));
     let early: usize = world.clients[bob].got.values().map(Vec::len).sum();
-    assert_eq!(early, 0, "it is the relay that has it");
+    assert_eq!(early, 0, "the relay buffers it");
     world.close(alice, close::DONE);
     world.pass(secs(1));
     assert_eq!(world.clients[bob].closed, None);
@@ -123,7 +123,7 @@ fn unread_final_bytes_are_dropped_after_timeout() {
     assert!(is_empty(&world.relay));
 }
 
-/// What the relay holds for the pair: what came in, less what went out, headers and all.
+/// What the relay buffers for the pair: bytes in, less bytes out, including headers.
 fn buffered(world: &mut World, from: usize, to: usize) -> u64 {
     let pair = world.relay.pairs.values().next().unwrap();
     let sender = pair.pair.legs()[from];
@@ -133,7 +133,7 @@ fn buffered(world: &mut World, from: usize, to: usize) -> u64 {
     received.saturating_sub(quic.stats(*conn).unwrap().received_bytes)
 }
 
-/// R08: a fast sender and a receiver that reads 1 KiB/s; the relay holds little, on one stream and on all of them.
+/// R08: a fast sender and a receiver that reads 1 KiB/s. The relay buffers little, on one stream and on all together.
 #[test]
 fn r08_a_slow_reader_costs_less_than_256_kib() {
     for streams in [1, 16] {
@@ -156,7 +156,7 @@ fn r08_a_slow_reader_costs_less_than_256_kib() {
         assert!(most < 200 * 1024, "{streams} streams: {most}");
         let read: usize = world.clients[bob].got.values().map(Vec::len).sum();
         assert_eq!(read, 120 * KIB);
-        assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET, "nothing was proven, so no window grew");
+        assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET, "nothing was acknowledged, so no window grew");
     }
 }
 
@@ -187,7 +187,7 @@ fn windows_follow_other_leg_and_shrink_when_idle() {
         world.send(alice, a, pattern(100, 1));
         world.pass(secs(1));
     }
-    assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET, "they are small again");
+    assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET, "the windows are small again");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn op() -> impl Strategy<Value = (bool, Op)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever is written, when, on which stream, and however it is read: it arrives, whole and in order.
+    /// Any data, written at any time on any stream and read in any way, arrives complete and in order.
     #[test]
     fn all_written_bytes_arrive_in_order(ops in prop::collection::vec(op(), 1..60), narrow: bool) {
         let window = if narrow { 20_000 } else { 1 << 20 };

@@ -1,4 +1,4 @@
-//! What a relay knows of each leg, and of each pair of them. Decides nothing; no timers, no bounds.
+//! The state of each leg and of each pair. Decides nothing; no timers, no bounds.
 
 use super::super::forward::Pair;
 use super::super::greeting::Request;
@@ -16,25 +16,25 @@ pub(super) struct Leg {
     pub(super) state: State,
 }
 
-/// Whether a client's link is there. Until its handshake is done, what it says may be a recording of what another one
-/// said (RFC 8446 §8): it gets a seat in a reconnect room if nobody loses one for it, and nothing else.
+/// Whether a client's handshake is complete. Until then, its data may be a replay of another connection's data (RFC
+/// 8446 §8). Such a leg may only get a seat in a reconnect room, and only if no other link loses a seat for it.
 pub(super) enum Proof {
     Pending(Held),
     Given,
 }
 
-/// What waits for that.
+/// What the relay does when the handshake is complete.
 pub(super) enum Held {
     Nothing,
-    /// The seat that is left for the one that the leg has already.
+    /// End the seat that the join replaced; the leg has its new seat already.
     Former(Role, Former),
     Request(Request),
 }
 
 pub(super) enum State {
-    /// Before it is paired. In a room it waits.
+    /// The leg is not paired. With a room, it waits in that room.
     Talking { talk: Box<PendingClient>, room: Option<Room> },
-    /// Its partner is in the pair.
+    /// The leg is a member of this pair.
     Paired(PairId),
 }
 
@@ -51,15 +51,15 @@ impl Leg {
 pub(super) struct Room {
     pub(super) tag: RoomTag,
     pub(super) since: Instant,
-    /// Who made it.
+    /// The source that created the room.
     pub(super) source: Source,
 }
 
 pub(super) struct Paired {
     pub(super) pair: Pair,
     pub(super) room: Room,
-    /// Whose goodbye frees the room's name.
+    /// The sender's leg. When it leaves for good, the room's name becomes free.
     pub(super) sender: ConnectionId,
-    /// How it ends if nothing else happens: a leg that is gone says it.
+    /// The reason that is reported when the pair ends; a closed leg sets it.
     pub(super) end: RoomEnd,
 }

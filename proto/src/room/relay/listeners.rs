@@ -1,4 +1,4 @@
-//! Where clients come in: at each address a UDP socket and, at the same port, a TCP listener.
+//! The listen addresses: at each one a UDP socket and, at the same port, a TCP listener.
 //!
 //! ```text
 //! binding ──Bound──► joining ──Listening──► open
@@ -6,8 +6,8 @@
 //!    │  └─ other port ──┤  (the system chose one of which TCP is taken)
 //!    └──────────────────┴──► failed: neither is open
 //! ```
-//! The TCP listener is asked for once the UDP port is known. Half an address is not kept: clients count on the same
-//! port. Bound: [`PORTS`] ports that the system chose.
+//! The relay requests the TCP listener once the UDP port is known. If one of the two fails, the other one is closed as
+//! well, because clients rely on the same port. Bound: [`PORTS`] attempts with ports that the system chose.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,15 +26,15 @@ use crate::net::{Action, Bind, Listen, ListenerId, SocketId, TcpId};
 use crate::room::farewell::Farewell;
 use crate::wire::close;
 
-/// How many ports are tried when the system chooses.
+/// How many ports are tried when the system chooses the port.
 const PORTS: u8 = 8;
 
-/// One address.
+/// One listen address.
 pub(super) struct Listener {
     addr: SocketAddr,
     tcp: Tcp,
     acceptor: Acceptor,
-    /// Ports that the system may still choose.
+    /// How many more ports the system may choose.
     tries: u8,
     state: Opening,
     pub(super) answers: StunResponder,
@@ -42,9 +42,9 @@ pub(super) struct Listener {
 
 #[derive(Clone, Copy)]
 enum Opening {
-    /// UDP is asked for.
+    /// The UDP bind was requested.
     Binding,
-    /// UDP is there, TCP is asked for.
+    /// UDP is bound; the TCP listener was requested.
     Joining(SocketAddr),
     Open,
     Failed,
@@ -60,7 +60,7 @@ impl Listener {
     }
 
     pub(super) fn bind(&self, socket: SocketId) -> Action {
-        Action::Bind(socket, Bind { addr: self.addr, dual_stack: true, share_port: false, group: None })
+        Action::Bind(socket, Bind { addr: self.addr, dual_stack: true, share_port: false, group: None, slot: None })
     }
 
     pub(super) const fn has_failed(&self) -> bool {
@@ -70,7 +70,7 @@ impl Listener {
         }
     }
 
-    /// No TCP connections from now on.
+    /// Stops listening for TCP connections.
     pub(super) const fn shut(&self, id: u8) -> Option<Action> {
         match self.state {
             Opening::Binding | Opening::Joining(_) | Opening::Failed => None,
@@ -80,58 +80,58 @@ impl Listener {
 }
 
 impl Relay {
-    /// The answer to a bind.
+    /// The result of a bind.
     pub(super) fn bound(&mut self, id: SocketId, result: Result<SocketAddr, io::ErrorKind>) {
-        let Some(door) = self.doors.get_mut(usize::from(id.0)) else { return };
+        let Some(listener) = self.listeners.get_mut(usize::from(id.0)) else { return };
         match result {
             Ok(addr) => {
-                door.state = Opening::Joining(addr);
-                let Tcp { backlog, options, .. } = door.tcp;
+                listener.state = Opening::Joining(addr);
+                let Tcp { backlog, options, .. } = listener.tcp;
                 let listen = Listen { backlog, options, ..Listen::from(addr) };
                 self.actions.push_back(Action::Listen(ListenerId(id.0), listen));
             }
             Err(kind) => {
-                let any = door.addr.is_ipv6() && door.addr.ip().is_unspecified();
+                let any = listener.addr.is_ipv6() && listener.addr.ip().is_unspecified();
                 if any && !matches!(kind, io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) {
-                    // There is no IPv6 here: the same port on IPv4.
-                    door.addr.set_ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-                    self.actions.push_back(door.bind(id));
+                    // The system has no IPv6: bind the same port on IPv4.
+                    listener.addr.set_ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                    self.actions.push_back(listener.bind(id));
                     return;
                 }
-                door.state = Opening::Failed;
-                let addr = door.addr;
-                self.tell(Event::CannotListen { addr, transport: Transport::Udp, kind });
+                listener.state = Opening::Failed;
+                let addr = listener.addr;
+                self.emit(Event::CannotListen { addr, transport: Transport::Udp, kind });
             }
         }
     }
 
-    /// The answer to a listen.
+    /// The result of a listen.
     pub(super) fn listening(&mut self, id: ListenerId, result: Result<SocketAddr, io::ErrorKind>) {
-        let Some(door) = self.doors.get_mut(usize::from(id.0)) else { return };
-        let Opening::Joining(addr) = door.state else { return };
+        let Some(listener) = self.listeners.get_mut(usize::from(id.0)) else { return };
+        let Opening::Joining(addr) = listener.state else { return };
         match result {
             Ok(_) => {
-                door.state = Opening::Open;
+                listener.state = Opening::Open;
                 if matches!(self.phase, Phase::Draining) {
-                    self.actions.extend(door.shut(id.0));
+                    self.actions.extend(listener.shut(id.0));
                 }
-                self.tell(Event::Listening { addr });
+                self.emit(Event::Listening { addr });
             }
             Err(kind) => {
                 self.actions.push_back(Action::Release(SocketId(id.0)));
-                door.tries = door.tries.saturating_sub(1);
-                if kind == io::ErrorKind::AddrInUse && door.addr.port() == 0 && door.tries > 0 {
-                    door.state = Opening::Binding;
-                    self.actions.push_back(door.bind(SocketId(id.0)));
+                listener.tries = listener.tries.saturating_sub(1);
+                if kind == io::ErrorKind::AddrInUse && listener.addr.port() == 0 && listener.tries > 0 {
+                    listener.state = Opening::Binding;
+                    self.actions.push_back(listener.bind(SocketId(id.0)));
                     return;
                 }
-                door.state = Opening::Failed;
-                self.tell(Event::CannotListen { addr, transport: Transport::Tcp, kind });
+                listener.state = Opening::Failed;
+                self.emit(Event::CannotListen { addr, transport: Transport::Tcp, kind });
             }
         }
     }
 
-    /// Clients that attempt at a socket.
+    /// Handles new QUIC connection attempts at a socket.
     pub(super) fn admit(&mut self, now: Instant, socket: SocketId) -> bool {
         let mut moved = false;
         while let Some(quic) = self.ports.connections.endpoint(socket)
@@ -172,18 +172,18 @@ impl Relay {
         }
     }
 
-    /// A TCP connection came in. Whoever is turned away costs nothing but this call.
-    pub(super) fn take_in(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
+    /// Handles a new TCP connection. A refused connection costs only this call.
+    pub(super) fn handle_tcp_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
         let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
-        let door = self.doors.get(usize::from(listener.0))?;
-        // Those that are on their way out have memory, too.
+        let listener = self.listeners.get(usize::from(listener.0))?;
+        // Connections that are closing use memory too.
         let full = self.ports.connections.tcp_links.len() >= self.guard.max_connections();
         let refused = match self.phase {
             Phase::Draining => Refused::ShuttingDown,
             Phase::Serving if full => Refused::Full,
             Phase::Serving => match self.guard.accept(now, Source::of(observed)) {
                 admission @ (Admission::Accept | Admission::InPlaceOf(_)) => {
-                    let tcp = self.ports.connections.tcp_links.accept(door.acceptor.accept(now));
+                    let tcp = self.ports.connections.tcp_links.accept(listener.acceptor.accept(now));
                     self.make_room(now, admission);
                     self.seat(now, ConnectionId::Tcp(tcp), observed);
                     return Some(tcp);
@@ -196,8 +196,8 @@ impl Relay {
         None
     }
 
-    /// Closes the half-open connection that gives way to a new one: the oldest, and of one network before that the
-    /// oldest which has sent nothing.
+    /// Closes the half-open connection that a new one replaces: the oldest of all, or of one network. Within a network
+    /// a connection that has sent nothing is closed first.
     fn make_room(&mut self, now: Instant, admission: Admission) {
         let Admission::InPlaceOf(network) = admission else { return };
         let oldest = match network {
@@ -209,7 +209,7 @@ impl Relay {
         };
         if let Some(oldest) = oldest {
             self.refused(Refused::TooManyConnections);
-            self.cut_off(now, oldest, Farewell { code: close::REFUSED, text: "too many connections" });
+            self.abort(now, oldest, Farewell { code: close::REFUSED, text: "too many connections" });
         }
     }
 

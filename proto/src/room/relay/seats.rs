@@ -1,4 +1,4 @@
-//! How a relay answers clients that are not paired: who may ask, who gets a seat, who is told what.
+//! How a relay answers clients that are not paired: requests, seats, refusals.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::super::pending::{Step, text};
 use super::super::registry::{Joined, Key, Outcome, Refusal, Replaced};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
 use super::{
-    ASK_AGAIN, DEAF, Held, Join, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN,
-    STREAMS, State, Timer,
+    ASK_AGAIN, Held, Join, Leg, NOT_READING, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room,
+    SHUTTING_DOWN, STREAMS, State, Timer,
 };
 use crate::Instant;
 use crate::link::connections::ConnectionId;
@@ -18,7 +18,7 @@ use crate::wire::close;
 use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Role};
 
 impl Relay {
-    /// Moves the conversation with a leg that is not paired.
+    /// Continues the conversation with a leg that is not paired.
     pub(super) fn converse(&mut self, now: Instant, id: ConnectionId) {
         loop {
             let Some(Leg { state: State::Talking { talk, .. }, source, .. }) = self.legs.get_mut(&id) else { return };
@@ -27,8 +27,8 @@ impl Relay {
             }
             match talk.step(now, &mut self.ports, id) {
                 Step::Waits => break,
-                Step::Asks(request) => self.hear(now, id, request),
-                Step::HungUp => return self.hung_up(now, id),
+                Step::Asks(request) => self.handle_request(now, id, request),
+                Step::Left => return self.client_left(now, id),
                 Step::Ends(ending) => self.end(now, id, ending),
                 Step::Over(farewell) => return self.dismiss(now, id, farewell),
             }
@@ -38,8 +38,8 @@ impl Relay {
         }
     }
 
-    /// A client asks, perhaps before its handshake is done.
-    fn hear(&mut self, now: Instant, id: ConnectionId, request: Request) {
+    /// Handles a request, which may arrive before the handshake is complete.
+    fn handle_request(&mut self, now: Instant, id: ConnectionId, request: Request) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Proof::Pending(held) = &mut leg.proof else { return self.answer(now, id, request) };
         match request {
@@ -54,12 +54,12 @@ impl Relay {
                 self.answer(now, id, request);
             }
             Request::Join { again: false, .. } | Request::Allocate { .. } | Request::Leave | Request::Ping => {
-                self.violated(now, id, "said too early");
+                self.violated(now, id, "message too early");
             }
         }
     }
 
-    /// A client's handshake is done: what it said was its own.
+    /// A client's handshake is complete, so its early data was not a replay.
     pub(super) fn proven(&mut self, now: Instant, id: ConnectionId, held: Held) {
         match held {
             Held::Nothing => {}
@@ -77,7 +77,7 @@ impl Relay {
                 self.say(id, &RelayMessage::Pong);
                 self.registry.renew(now, id);
             }
-            Request::Leave => self.hung_up(now, id),
+            Request::Leave => self.client_left(now, id),
             Request::Allocate { owner } => {
                 if self.may_ask(now, id) {
                     self.allocate(now, id, &owner);
@@ -94,18 +94,18 @@ impl Relay {
         }
     }
 
-    /// A peer that came back has no use for its old link: the other side is told at once, instead of
-    /// hearing nothing until it gives up.
+    /// A peer that reconnected does not need its old link: the other side is notified at once, and need not wait for a
+    /// timeout.
     fn end_former(&mut self, now: Instant, role: Role, former: &Former) {
         let key = Key { again: false, room: former.room };
         if let Some(old) = self.registry.seat(key, role, &former.owner)
             && let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old)
         {
-            self.part(now, pair, RoomEnd::Replaced);
+            self.end_pair(now, pair, RoomEnd::Replaced);
         }
     }
 
-    /// Whether a client may ask for a seat now; else it was told.
+    /// Whether a client may request a seat now. If not, it was sent a refusal.
     fn may_ask(&mut self, now: Instant, id: ConnectionId) -> bool {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
         if matches!(self.phase, Phase::Draining) {
@@ -136,9 +136,9 @@ impl Relay {
 
     pub(super) fn join(&mut self, now: Instant, Join { leg: id, key, role, owner }: Join) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let Joined { outcome, ousted } = self.registry.join(now, key, role, &owner, id);
-        let taken_over = match ousted {
-            Replaced::Nobody => None,
+        let Joined { outcome, replaced } = self.registry.join(now, key, role, &owner, id);
+        let taken_over = match replaced {
+            Replaced::Nothing => None,
             Replaced::Waiting(old) => {
                 let room = self.leave_room(old);
                 self.dismiss(now, old, REPLACED);
@@ -146,7 +146,7 @@ impl Relay {
             }
             Replaced::Pair(old, _) => {
                 if let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old) {
-                    self.part(now, pair, RoomEnd::Replaced);
+                    self.end_pair(now, pair, RoomEnd::Replaced);
                 }
                 None
             }
@@ -171,6 +171,7 @@ impl Relay {
                 self.guard.failed(now, source);
                 let (reason, retry_after, refused) = match refusal {
                     Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
+                    Refusal::Taken => (RefusalReason::Taken, ASK_AGAIN, Refused::Taken),
                     Refusal::NobodyWaits | Refusal::Full => {
                         (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
                     }
@@ -184,7 +185,7 @@ impl Relay {
         }
     }
 
-    /// The client has a seat and waits; its room may be the one that its old link had.
+    /// Puts a client in a room to wait. The room may be the one that the owner's old link had.
     fn wait(&mut self, now: Instant, id: ConnectionId, key: &Key, taken_over: Option<Room>) {
         let tag = RoomTag::of(&self.tag_key, key);
         let Some(leg) = self.legs.get_mut(&id) else { return };
@@ -195,34 +196,34 @@ impl Relay {
         self.timers.set(Timer::Leg(id), None);
         if taken_over.is_none() {
             self.guard.room_opened(leg.source);
-            self.tell(Event::RoomCreated { room: tag });
+            self.emit(Event::RoomCreated { room: tag });
         }
     }
 
-    /// Both are here: from now on each gets what the other one says.
-    fn pair(&mut self, now: Instant, waits: ConnectionId, comes: ConnectionId, sender: ConnectionId) {
-        let room = self.leave_room(waits);
+    /// Pairs two legs: from now on the relay forwards each leg's data to the other.
+    fn pair(&mut self, now: Instant, waiting: ConnectionId, joins: ConnectionId, sender: ConnectionId) {
+        let room = self.leave_room(waiting);
         self.last_pair = self.last_pair.wrapping_add(1);
         let id = PairId(self.last_pair);
-        let streams = if waits.is_tcp() || comes.is_tcp() { 0 } else { STREAMS };
-        let joints = (self.joint(now, waits, id, streams), self.joint(now, comes, id, streams));
-        let (Some(room), (Some(one), Some(two))) = (room, joints) else {
-            // One of them does not even take this answer.
-            self.registry.leave(now, comes, false);
+        let streams = if waiting.is_tcp() || joins.is_tcp() { 0 } else { STREAMS };
+        let members = (self.take_member(now, waiting, id, streams), self.take_member(now, joins, id, streams));
+        let (Some(room), (Some(one), Some(two))) = (room, members) else {
+            // One of them does not accept even this answer.
+            self.registry.leave(now, joins, false);
             room.into_iter().for_each(|room| self.close_room(now, &room, 0, RoomEnd::Violation));
-            self.dismiss(now, waits, DEAF);
-            self.dismiss(now, comes, DEAF);
+            self.dismiss(now, waiting, NOT_READING);
+            self.dismiss(now, joins, NOT_READING);
             return;
         };
-        self.tell(Event::RoomPaired { room: room.tag });
+        self.emit(Event::RoomPaired { room: room.tag });
         let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
         let pair = Pair::new(outside, [one, two]);
         self.timers.set(Timer::Pair(id), Some(pair.poll_timeout()));
         self.pairs.insert(id, Paired { pair, room, sender, end: RoomEnd::Idle });
     }
 
-    /// Tells a leg that it is paired, and takes its first stream from the conversation.
-    fn joint(&mut self, now: Instant, id: ConnectionId, pair: PairId, streams: u8) -> Option<PairMember> {
+    /// Notifies a leg that it is paired, and takes its first stream out of the conversation.
+    fn take_member(&mut self, now: Instant, id: ConnectionId, pair: PairId, streams: u8) -> Option<PairMember> {
         let leg = self.legs.get_mut(&id)?;
         let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
             return None;
@@ -230,10 +231,10 @@ impl Relay {
         self.timers.set(Timer::Leg(id), None);
         talk.say(&RelayMessage::Paired { streams });
         let main = talk.main().filter(|_| talk.flush(now, &mut self.ports, id))?;
-        Some(PairMember { leg: id, main, said: talk.into_rest() })
+        Some(PairMember { leg: id, main, rest: talk.into_rest() })
     }
 
-    /// The greeting is over without a seat.
+    /// The greeting ended without a seat.
     pub(super) fn end(&mut self, now: Instant, id: ConnectionId, ending: Ending) {
         let (reason, farewell) = match ending {
             Ending::Refused(RefusalReason::Password) => {
@@ -243,7 +244,7 @@ impl Relay {
                 (Refused::Password, REFUSED)
             }
             Ending::Refused(RefusalReason::RateLimited) => (Refused::RateLimited, REFUSED),
-            // The greeting refuses for no other reason than these three.
+            // The greeting has only these three reasons for a refusal.
             Ending::Refused(_) => (Refused::Version, REFUSED),
             Ending::Violation(violation) => {
                 (Refused::Violation, Farewell { code: close::VIOLATION, text: text(violation) })
@@ -257,11 +258,12 @@ impl Relay {
         }
     }
 
-    /// Tells a client why it gets nothing, and closes once it knows.
+    /// Sends a refusal, and closes the leg once the client acknowledged it.
     pub(super) fn refuse(&mut self, now: Instant, id: ConnectionId, reason: RefusalReason, retry_after: u32) {
         self.say(id, &RelayMessage::Refused { reason, retry_after });
         self.refused(match reason {
-            RefusalReason::NobodyWaits | RefusalReason::Taken => Refused::NobodyWaits,
+            RefusalReason::NobodyWaits => Refused::NobodyWaits,
+            RefusalReason::Taken => Refused::Taken,
             RefusalReason::NameTaken => Refused::NameTaken,
             RefusalReason::RateLimited => Refused::RateLimited,
             RefusalReason::Full => Refused::Full,
@@ -287,7 +289,7 @@ impl Relay {
     }
 }
 
-/// Rounded up.
+/// The duration in seconds, rounded up.
 fn in_seconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX)
 }

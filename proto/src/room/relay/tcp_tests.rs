@@ -1,4 +1,4 @@
-//! Legs that are TCP connections: with each other and with QUIC.
+//! Legs that are TCP connections: paired with each other and with QUIC.
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
@@ -17,7 +17,7 @@ use crate::net::ListenerId;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, Role, RoomId};
 
-/// `None` is QUIC.
+/// `None` means QUIC.
 fn kinds() -> [Option<Kind>; 4] {
     [None, Some(TLS), Some(websocket(true)), Some(websocket(false))]
 }
@@ -48,7 +48,7 @@ fn links_of_all_kinds_pair_with_each_other() {
             assert_eq!(got(&world, bob, b), there);
             assert_eq!(got(&world, alice, a), back);
             world.close(alice, close::DONE);
-            world.until("told", |world| world.clients[bob].is_over());
+            world.until("notified", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
             world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
             assert_eq!(closed_rooms(&world).last(), Some(&(500 * 1024, RoomEnd::Left)), "{one} {two}");
@@ -57,7 +57,7 @@ fn links_of_all_kinds_pair_with_each_other() {
     }
 }
 
-/// One side may end while the other one goes on, and what was said before an end is delivered.
+/// One side may end while the other one continues, and data that was sent before an end is delivered.
 #[test]
 fn end_is_forwarded_and_other_direction_continues() {
     let mut world = World::new();
@@ -84,7 +84,7 @@ fn end_is_forwarded_and_other_direction_continues() {
     }
 }
 
-/// A peer that leaves: all that it said is delivered, however slowly it is taken, and then the other one is told.
+/// When a peer leaves, the relay delivers all of its data, however slowly the other peer reads, and then notifies it.
 #[test]
 fn bytes_sent_before_close_reach_tcp_peer() {
     for (sender, receiver) in
@@ -107,9 +107,9 @@ fn bytes_sent_before_close_reach_tcp_peer() {
         assert!(!world.clients[bob].is_over(), "{receiver:?}");
         world.clients[bob].lazy = false;
         world.touch(bob);
-        world.until("all of it", |world| got(world, bob, b).len() == all);
+        world.until("all data arrives", |world| got(world, bob, b).len() == all);
         assert_eq!(got(&world, bob, b), pattern(all, 1));
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         if receiver != TLS {
             assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LEFT), "{receiver:?}");
         }
@@ -126,16 +126,16 @@ fn broken_tcp_connection_is_a_lost_peer() {
         let (alice, bob) = world.pair_of(ROOM, Some(TLS), Some(receiver));
         let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
         world.send(alice, a, pattern(1000, 1));
-        world.until("said", |world| got(world, bob, b).len() == 1000);
+        world.until("delivered", |world| got(world, bob, b).len() == 1000);
         world.send(alice, a, pattern(500, 2));
         world.fail(alice);
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LOST));
         assert_eq!(got(&world, bob, b)[1000..], pattern(500, 2));
-        assert_eq!(world.clients[bob].ended.get(&b), None, "that was no end");
+        assert_eq!(world.clients[bob].ended.get(&b), None, "the stream has not ended");
         world.until("over", |world| !closed_rooms(world).is_empty());
         assert_eq!(closed_rooms(&world), [(1500, RoomEnd::Lost)]);
-        // Its name is kept for its owner, and for nobody else.
+        // The name is kept for its owner only.
         let eve = world.ask_by(TLS, join(ROOM, Role::Sender, EVE));
         let taken = RelayMessage::Refused { reason: RefusalReason::NameTaken, retry_after: 0 };
         world.until("refused", |world| world.clients[eve].heard.last() == Some(&taken));
@@ -151,7 +151,7 @@ fn sender_close_frees_its_name_on_any_transport() {
             let mut world = World::new();
             let (alice, bob) = world.pair_of(room(number), Some(kind.clone()), receiver);
             world.close(alice, close::DONE);
-            world.until("told", |world| world.clients[bob].is_over());
+            world.until("notified", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
             world.until("over", |world| is_empty(&world.relay));
             let eve = world.ask(join(room(number), Role::Sender, EVE));
@@ -168,7 +168,7 @@ fn second_stream_towards_tcp_peer_is_a_violation() {
     world.send(alice, stream, pattern(10, 1));
     world.until("closed", |world| world.clients[alice].closed.is_some());
     assert_eq!(world.clients[alice].close_code(), Some(close::VIOLATION));
-    world.until("told", |world| world.clients[bob].is_over());
+    world.until("notified", |world| world.clients[bob].is_over());
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn reset_of_first_stream_ends_pair_with_tcp_peer() {
         }
         world.touch(alice);
         world.send(bob, b, pattern(10, 1));
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LOST));
         world.until("over", |world| is_empty(&world.relay));
     }
 }
 
-/// What waits between the two, all told: a reader that is slow costs its windows and the systems' buffers.
+/// The total buffered between the two: a slow reader costs its windows and the systems' buffers.
 #[test]
 fn r08_slow_reader_blocks_tcp_writer() {
     for (sender, receiver) in [(None, TLS), (Some(TLS), websocket(false)), (Some(websocket(true)), TLS)] {
@@ -213,17 +213,17 @@ fn r08_slow_reader_blocks_tcp_writer() {
         }
         let [moved] = world.relay.moved()[..] else { panic!("the pair is still there") };
         let read = got(&world, bob, b).len() as u64;
-        // Bob's own window and the system's buffers, and beside them what the relay wrote and the system has not.
+        // Without Bob's own window (64 KiB) and the system's buffers: what the relay buffers.
         let held = moved - read - SYSTEM as u64 - (64 << 10);
         assert!(held < 200 << 10, "{held}");
-        assert!(world.clients[alice].has_unwritten(), "the rest waits at its own role");
-        assert_eq!(lowest, Config::WINDOW_BUDGET, "nothing was proven, so no window grew");
+        assert!(world.clients[alice].has_unwritten(), "the rest waits at the sender");
+        assert_eq!(lowest, Config::WINDOW_BUDGET, "nothing was acknowledged, so no window grew");
         let before = world.relay.visits();
         world.pass(secs(9));
-        assert!(world.relay.visits() - before < 100, "and nobody turns in circles");
+        assert!(world.relay.visits() - before < 100, "and the relay does not spin");
         world.clients[bob].lazy = false;
         world.touch(bob);
-        world.until("all of it", |world| got(world, bob, b).len() == 4 << 20);
+        world.until("all data arrives", |world| got(world, bob, b).len() == 4 << 20);
         assert_eq!(got(&world, bob, b), pattern(4 << 20, 1));
     }
 }
@@ -247,14 +247,14 @@ fn tcp_windows_grow_by_acknowledged_bytes_within_budget() {
         assert_eq!(lowest < budget, grow, "{lowest}");
         assert_eq!(got(&world, bob, b), pattern(total, 1));
         world.close(alice, close::DONE);
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         world.close(bob, close::DONE);
         world.until("over", |world| is_empty(&world.relay));
         assert_eq!(world.relay.budget.0, budget, "all is given back");
     }
 }
 
-/// R01: whatever stage a TCP connection is in, its time is absolute.
+/// R01: the deadline of a TCP connection is absolute, in every stage.
 #[test]
 fn r01_slow_tcp_connection_is_closed_after_ten_seconds() {
     let mut world = World::new();
@@ -267,7 +267,7 @@ fn r01_slow_tcp_connection_is_closed_after_ten_seconds() {
     world.say(pinging, &[hello()]);
     let trickling = world.dial(TLS);
     world.send_raw(trickling, Bytes::from_static(&[0]));
-    // A record of TLS that comes in single bytes.
+    // A TLS record that arrives in single bytes.
     let bytewise = world.dial(TLS);
     world.clients[bytewise].tcp().mute();
     world.inject(bytewise, &[22]);
@@ -327,7 +327,7 @@ fn p01_junk_ends_only_its_own_tcp_connection() {
     world.send(alice, a, pattern(100, 1));
     world.until("undisturbed", |world| got(world, bob, b) == pattern(100, 1));
     world.pass(secs(2));
-    assert_eq!(world.relay.ports.connections.tcp_links.len(), 2, "nothing of them is left");
+    assert_eq!(world.relay.ports.connections.tcp_links.len(), 2, "the others are removed");
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn plain_websocket_needs_loopback_or_reverse_proxy() {
     }
 }
 
-/// An office behind one address: connections that send nothing do not keep its clients out.
+/// Many clients behind one address: connections that send nothing do not exclude the other clients.
 #[test]
 fn silent_tcp_connections_do_not_exclude_their_address() {
     let ip = IpAddr::from([192, 0, 2, 99]);
@@ -367,7 +367,7 @@ fn silent_tcp_connections_do_not_exclude_their_address() {
     assert_eq!(world.relay.legs(), 16);
 }
 
-/// A WebSocket answers pings, so that one whose machine is gone is found out before it is paired.
+/// A WebSocket answers pings, so the relay detects a dead machine before it pairs the leg.
 #[test]
 fn dead_websocket_is_not_paired() {
     let mut world = World::new();
@@ -391,7 +391,7 @@ fn dead_websocket_is_not_paired() {
     assert!(world.now - asked < millis(2200), "{:?}", world.now - asked);
 }
 
-/// Floods of TCP connections cost the call that turns them away.
+/// A flood of TCP connections costs only the call that refuses each.
 #[test]
 fn tcp_connections_are_bounded_per_source_and_half_open() {
     let ip = IpAddr::from([192, 0, 2, 99]);
@@ -400,7 +400,7 @@ fn tcp_connections_are_bounded_per_source_and_half_open() {
     let flood: Vec<_> = (0..100).map(|_| world.dial_from(TLS, ListenerId(1), ip)).collect();
     assert_eq!(world.relay.legs(), 16);
     world.flush();
-    assert_eq!(world.relay.ports.connections.tcp_links.len(), 16, "the others are let go");
+    assert_eq!(world.relay.ports.connections.tcp_links.len(), 16, "the others are closed");
     assert!(flood[84..].iter().all(|&client| !world.clients[client].is_over()), "the newest are served");
     world.pass(millis(500));
     for _ in 0..100 {
@@ -413,7 +413,7 @@ fn tcp_connections_are_bounded_per_source_and_half_open() {
     }
     assert_eq!(world.relay.legs(), 40);
     let other = world.ask_by(TLS, join(ROOM, Role::Sender, ALICE));
-    world.until("others are served", |world| world.clients[other].heard.last() == Some(&RelayMessage::Waiting));
+    world.until("other sources are served", |world| world.clients[other].heard.last() == Some(&RelayMessage::Waiting));
     world.pass(secs(12));
     assert_eq!((world.relay.legs(), world.relay.ports.connections.tcp_links.len()), (1, 1));
 }
@@ -429,7 +429,7 @@ fn tcp_connections_count_towards_total_until_freed() {
     assert_eq!(world.clients[fourth].tcp().id, None);
     assert!(matches!(world.relay.poll_event(), Some(Event::Refused { reason: Refused::Full })));
 
-    // One that breaks a rule is no leg any more, but it has a second to hear why.
+    // A client that broke a rule is no leg any more, but it has a second to receive the reason.
     world.send_raw(third, enclose(&[0xC8]));
     world.until("dismissed", |world| world.relay.legs() == 2);
     world.close(alice, close::DONE);
@@ -443,7 +443,7 @@ fn tcp_connections_count_towards_total_until_freed() {
     world.until("a place", |world| world.clients[fifth].heard.last() == Some(&RelayMessage::Waiting));
 }
 
-/// What is said to a peer that is gone is thrown away, so that the end behind it is seen.
+/// The relay drops data for a peer that is closed, so that it notices the end after the data.
 #[test]
 fn tcp_bytes_for_lost_peer_are_discarded_until_eof() {
     for sender in [None, Some(websocket(true))] {
@@ -456,8 +456,8 @@ fn tcp_bytes_for_lost_peer_are_discarded_until_eof() {
         assert!(world.clients[bob].has_unwritten());
         world.close(alice, close::ENDED);
         let start = world.now;
-        world.until("told", |world| world.clients[bob].is_over());
-        world.until("said", |world| !world.clients[bob].has_unwritten());
+        world.until("notified", |world| world.clients[bob].is_over());
+        world.until("delivered", |world| !world.clients[bob].has_unwritten());
         world.finish(bob, b);
         world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
         assert!(world.now - start < secs(10), "{:?}", world.now - start);
@@ -489,7 +489,7 @@ fn draining_relay_notifies_tcp_clients_and_refuses_new() {
         world.until("waiting", |world| world.clients[waits].heard.contains(&RelayMessage::Waiting));
         world.command(Command::Drain { within: secs(20) });
         let start = world.now;
-        world.until("told", |world| world.clients[waits].is_over() && world.clients[silent].is_over());
+        world.until("notified", |world| world.clients[waits].is_over() && world.clients[silent].is_over());
         let told = RelayMessage::Refused { reason: RefusalReason::ShuttingDown, retry_after: 0 };
         assert_eq!(world.clients[waits].heard.last(), Some(&told));
         assert_eq!(world.unlistened, [ListenerId(0), ListenerId(1)]);
@@ -512,7 +512,7 @@ fn draining_relay_notifies_tcp_clients_and_refuses_new() {
     }
 }
 
-/// The work of one wake-up does not grow with the TCP connections that are idle.
+/// The work of one wake-up does not depend on the number of idle TCP connections.
 fn work_among(idle: usize) -> u64 {
     let mut world = World::new();
     for index in 0..idle {

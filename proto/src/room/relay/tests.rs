@@ -1,4 +1,4 @@
-//! What honest clients see: meeting, forwarding, leaving, expiry, going down. Dishonest ones are in `evil_tests.rs`.
+//! What honest clients observe: pairing, forwarding, leaving, expiry, shutdown. Hostile clients are in `evil_tests.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
@@ -23,7 +23,7 @@ pub(super) const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// What the relay said after its hello.
+/// The messages of the relay after its hello.
 fn said(world: &World, client: usize) -> &[RelayMessage] {
     world.clients[client].heard.get(1..).unwrap_or_default()
 }
@@ -120,12 +120,12 @@ fn ping_sent_during_pairing_does_not_reach_peer() {
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
     world.pass(millis(100));
     world.send(alice, a, pattern(500, 1));
-    world.until("said", |world| got(world, bob, b).len() >= 500);
+    world.until("delivered", |world| got(world, bob, b).len() >= 500);
     assert_eq!(got(&world, bob, b), pattern(500, 1));
     assert!(!world.clients[alice].heard.contains(&RelayMessage::Pong));
 }
 
-/// R05: a peer that is cut off is missed within 60 s, and its room is free.
+/// R05: the relay detects a lost peer within 60 s, and its room becomes free.
 #[test]
 fn r05_lost_peer_is_detected_and_frees_room() {
     let mut world = World::new();
@@ -175,7 +175,7 @@ fn client_that_leaves_frees_its_room() {
     assert!(is_empty(&world.relay));
     let eve = world.ask(join(ROOM, Role::Sender, EVE));
     world.until("hers", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
-    // The end of the stream says the same.
+    // The end of the stream has the same effect.
     let main = world.clients[eve].main();
     world.finish(eve, main);
     assert_eq!(wait_closed(&mut world, eve), Some(close::DONE));
@@ -302,7 +302,7 @@ fn password_guesses_of_a_source_are_limited_and_summed_up() {
     }
     for password in ["guess", "open sesame"] {
         let RelayMessage::Refused { reason, retry_after } = prove(&mut world, ip, password) else { panic!() };
-        assert_eq!(reason, RefusalReason::RateLimited, "right ones are not told from wrong ones");
+        assert_eq!(reason, RefusalReason::RateLimited, "correct and wrong proofs get the same answer");
         assert!((1..=7).contains(&retry_after), "{retry_after}");
     }
     assert_eq!(prove(&mut world, std::net::IpAddr::from([192, 0, 2, 98]), "open sesame"), RelayMessage::Waiting);
@@ -321,7 +321,7 @@ fn password_guesses_of_a_source_are_limited_and_summed_up() {
     assert_eq!(prove(&mut world, ip, "open sesame"), RelayMessage::Waiting);
 }
 
-/// A sender that was killed says nothing on QUIC.
+/// A killed sender sends nothing on QUIC.
 #[test]
 fn receiver_is_not_paired_with_dead_sender() {
     let mut world = World::new();
@@ -337,7 +337,7 @@ fn receiver_is_not_paired_with_dead_sender() {
     assert!(!world.events.iter().any(|event| matches!(event, Event::RoomPaired { .. })));
     assert_eq!(closed_rooms(&world), [(0, RoomEnd::Lost)]);
     assert!(world.relay.checks.is_empty() && world.relay.joins.is_empty());
-    // The room can be claimed again, and the same receivers ask again.
+    // The room can be claimed again, and the same receivers join again.
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     world.pass(secs(1));
@@ -357,7 +357,7 @@ fn long_waiting_sender_is_probed_before_pairing() {
     let asked = world.now;
     world.say(bob, &[join(ROOM, Role::Receiver, BOB)]);
     world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
-    // There and back for the one who joins, and once more for the one who waits.
+    // One round trip for the receiver that joins, and one for the sender that waits.
     assert!(world.now - asked <= LATENCY * 4 + millis(30), "{:?}", world.now - asked);
     assert!(world.relay.checks.is_empty());
 }
@@ -422,7 +422,7 @@ fn relay_without_pairs_drains_at_once_and_stop_ends_all() {
     assert_eq!(wait_closed(&mut world, bob), Some(close::SHUTTING_DOWN));
 }
 
-fn doors(listen: &[&str]) -> Relay {
+fn listeners(listen: &[&str]) -> Relay {
     let listen = listen.iter().map(|addr| addr.parse().unwrap()).collect();
     Relay::new(Config { listen, ..config(Limits::default()) }).unwrap()
 }
@@ -430,7 +430,7 @@ fn doors(listen: &[&str]) -> Relay {
 fn bind(id: u8, addr: &str) -> Option<Action> {
     Some(Action::Bind(
         SocketId(id),
-        Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+        Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None, slot: None },
     ))
 }
 
@@ -443,7 +443,7 @@ const IN_USE: io::ErrorKind = io::ErrorKind::AddrInUse;
 #[test]
 fn relay_falls_back_to_ipv4_and_ends_without_address() {
     let now = Instant::now();
-    let mut relay = doors(&["[::]:4433", "192.0.2.2:4434"]);
+    let mut relay = listeners(&["[::]:4433", "192.0.2.2:4434"]);
     assert_eq!(relay.poll_action(), bind(0, "[::]:4433"));
     assert_eq!(relay.poll_action(), bind(1, "192.0.2.2:4434"));
     assert!(!relay.is_closed());
@@ -464,12 +464,12 @@ fn relay_falls_back_to_ipv4_and_ends_without_address() {
 #[test]
 fn address_is_open_once_udp_and_tcp_share_a_port() {
     let now = Instant::now();
-    let mut relay = doors(&["[::1]:0", "192.0.2.2:4434"]);
+    let mut relay = listeners(&["[::1]:0", "192.0.2.2:4434"]);
     assert_eq!((relay.poll_action(), relay.poll_action()), (bind(0, "[::1]:0"), bind(1, "192.0.2.2:4434")));
     let [chosen, other]: [SocketAddr; 2] = ["[::1]:5555", "[::1]:6666"].map(|addr| addr.parse().unwrap());
     relay.handle_input(now, Input::Bound(SocketId(0), Ok(chosen)));
     assert_eq!((relay.poll_action(), relay.poll_event()), (listen(0, "[::1]:5555"), None));
-    // That port is somebody's on TCP, so another one is asked for.
+    // Another program has that TCP port, so the relay requests another one.
     relay.handle_input(now, Input::Listening(ListenerId(0), Err(IN_USE)));
     assert_eq!(relay.poll_action(), Some(Action::Release(SocketId(0))));
     assert_eq!((relay.poll_action(), relay.poll_event()), (bind(0, "[::1]:0"), None));
@@ -478,7 +478,7 @@ fn address_is_open_once_udp_and_tcp_share_a_port() {
     relay.handle_input(now, Input::Listening(ListenerId(0), Ok(other)));
     assert_eq!(relay.poll_event(), Some(Event::Listening { addr: other }));
 
-    // One that was asked for is not exchanged, and half of it is not kept.
+    // A port that the user configured is not replaced, and the UDP socket alone is not kept.
     let fixed = "192.0.2.2:4434".parse().unwrap();
     relay.handle_input(now, Input::Bound(SocketId(1), Ok(fixed)));
     assert_eq!(relay.poll_action(), listen(1, "192.0.2.2:4434"));
@@ -492,7 +492,7 @@ fn address_is_open_once_udp_and_tcp_share_a_port() {
 #[test]
 fn automatic_port_choice_is_tried_eight_times() {
     let now = Instant::now();
-    let mut relay = doors(&["192.0.2.2:0"]);
+    let mut relay = listeners(&["192.0.2.2:0"]);
     let mut tries = 0;
     while let Some(action) = relay.poll_action() {
         match action {
@@ -530,13 +530,13 @@ fn relay_status_is_reported_on_request() {
     assert_eq!((status.paired, status.bytes_forwarded), (0, 1000));
 }
 
-/// The work of one wake-up does not grow with the connections that are idle.
+/// The work of one wake-up does not depend on the number of idle connections.
 fn work_among(idle: usize) -> u64 {
     let mut world = World::new();
     for index in 0..idle {
         let mut room = [0; 32];
         room[..8].copy_from_slice(&index.to_be_bytes());
-        // So long that it stays idle.
+        // The timeout is so long that the connection stays idle.
         let quiet = Profile { keep_alive: None, idle_timeout: secs(100_000), ..Profile::peer() };
         let client = world.connect_as(quiet, SocketId(0));
         world.say(client, &[hello(), join(RoomId(room), Role::Sender, ALICE)]);

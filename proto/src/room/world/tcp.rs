@@ -1,4 +1,4 @@
-//! TCP in the world: whole and in order, with buffers of the two systems that fill up.
+//! TCP in the world: complete and in order, with system buffers at both ends that fill up.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
@@ -10,7 +10,7 @@ use super::*;
 use crate::link::tcp::{self, Kind, SocketAction, Target, TcpLink, Windows};
 use crate::net::{ListenerId, TcpEvent, TcpId};
 
-/// What the two systems hold of one direction: sent and not read.
+/// How much the two systems buffer in one direction: bytes that were sent and not read.
 pub const SYSTEM: usize = 256 << 10;
 const MSS: usize = 16 << 10;
 
@@ -20,11 +20,11 @@ pub fn websocket(tls: bool) -> Kind {
     Kind::WebSocket { tls, path: "/".into() }
 }
 
-/// A client's end, and what is on the way.
+/// A client's TCP connection, and the data in flight.
 pub struct Tcp {
     pub tcp: TcpLink,
     pub over: Option<tcp::Closed>,
-    /// Its name at the relay, as long as it has one there.
+    /// The connection's name at the relay, while the relay has it.
     pub id: Option<TcpId>,
     up: Wire,
     down: Wire,
@@ -33,7 +33,7 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Its machine says nothing from now on.
+    /// The client's machine sends nothing from now on.
     pub const fn mute(&mut self) {
         self.mute = true;
     }
@@ -61,7 +61,7 @@ impl Wire {
     }
 }
 
-/// What flies.
+/// What is in flight.
 pub enum Packet {
     Segment(BytesMut),
     Fin,
@@ -78,7 +78,7 @@ fn gather(slices: &[IoSlice<'_>], max: usize) -> BytesMut {
 }
 
 impl World {
-    /// A client with a TCP connection, at an address of its own. `None` in `Client::tcp`'s name: it was turned away.
+    /// Creates a client with a TCP connection and its own address. `Client::tcp` has no id if the relay refused it.
     pub fn dial(&mut self, kind: Kind) -> usize {
         let index = u32::try_from(self.clients.len()).unwrap();
         let [_, b, c, d] = (index + 1).to_be_bytes();
@@ -108,14 +108,14 @@ impl World {
         index
     }
 
-    /// Connects, greets and asks.
+    /// Connects, greets and sends a request.
     pub fn ask_by(&mut self, kind: Kind, message: ClientMessage) -> usize {
         let client = self.dial(kind);
         self.say(client, &[hello(), message]);
         client
     }
 
-    /// Two clients that are paired, the sender first; `None` is QUIC.
+    /// Creates two paired clients, the sender first; `None` means QUIC.
     pub fn pair_of(&mut self, room: RoomId, sender: Option<Kind>, receiver: Option<Kind>) -> (usize, usize) {
         let come = |world: &mut Self, kind: Option<Kind>| match kind {
             Some(kind) => world.dial(kind),
@@ -132,7 +132,7 @@ impl World {
         (sender, receiver)
     }
 
-    /// The system gives up the connection of a client, at the relay, and at the same moment its last bytes arrive.
+    /// The system at the relay gives up a client's connection, and its last bytes arrive at the same moment.
     pub fn fail(&mut self, client: usize) {
         let Some(tcp) = &mut self.clients[client].tcp else { return };
         let Some(id) = tcp.id.take() else { return };
@@ -149,7 +149,7 @@ impl World {
         self.relay.handle_tcp(self.now, id, TcpEvent::Failed(ErrorKind::TimedOut));
     }
 
-    /// Bytes that did not come out of a client's machine.
+    /// Sends bytes that the client's machine did not produce.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         if let Some(id) = self.clients[client].tcp.as_ref().and_then(|tcp| tcp.id) {
             self.fly_packet(To::RelayTcp(id), Packet::Segment(BytesMut::from(bytes)));
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// What the relay's runtime does.
+    /// Does the work of the relay's runtime.
     pub(super) fn serve_tcp(&mut self) -> bool {
         let mut moved = false;
         let mut finished = BTreeSet::new();
@@ -243,13 +243,13 @@ impl World {
         moved
     }
 
-    /// What a client's runtime does.
+    /// Does the work of a client's runtime.
     pub(super) fn serve_client(&mut self, index: usize) {
         loop {
             let client = &mut self.clients[index];
             client.work(self.now);
             let Some(tcp) = client.tcp.as_mut().filter(|tcp| !tcp.gone) else { return };
-            // What it says to a relay that let go of it is lost.
+            // Data for a relay that closed the connection is lost.
             let id = tcp.id;
             let mut slices = [IoSlice::new(&[]); 8];
             let count = if tcp.mute { 0 } else { tcp.tcp.output(&mut slices) };
@@ -335,7 +335,7 @@ impl Client {
         }
     }
 
-    /// How its TCP connection ended, or what it reads at its end.
+    /// Whether the client's TCP connection ended, or its reader reached the end.
     pub fn is_over(&self) -> bool {
         self.closed.is_some()
             || self.tcp.as_ref().is_some_and(|tcp| tcp.over.is_some())

@@ -34,7 +34,7 @@ impl Direction {
         self.out.seal_control(self.now, &mut self.sealing, plain).unwrap().slice(PREFIX..)
     }
 
-    /// The bodies of the frames that a chunk becomes.
+    /// The bodies of the frames for a chunk.
     fn chunk(&mut self, stream: u8, plain: &[u8]) -> Vec<Bytes> {
         let mut chunk = Prepared::with_capacity(plain.len());
         chunk.extend_from_slice(plain);
@@ -93,7 +93,7 @@ fn x07_a_lane_detects_a_lost_or_replayed_record_at_once() {
     for (name, change) in changes {
         for at in 0..count {
             if at + 1 == count && ["drop", "swap"].contains(&name) {
-                continue; // Nothing comes after it: the end of a transfer is authenticated above this.
+                continue; // Nothing follows it: a higher layer authenticates the end of a transfer.
             }
             let mut way = direction(1, BIG);
             let good = six(&mut way);
@@ -102,7 +102,7 @@ fn x07_a_lane_detects_a_lost_or_replayed_record_at_once() {
             let mut stream = InStream::default();
             let outcome: Vec<_> = bad.iter().map(|body| way.accept(&mut stream, body)).collect();
             let refused =
-                outcome.iter().position(Result::is_err).unwrap_or_else(|| panic!("{name} {at} was not found"));
+                outcome.iter().position(Result::is_err).unwrap_or_else(|| panic!("{name} {at} was not detected"));
             assert_eq!(bad[..refused], good[..refused], "{name} {at}: not the first wrong record");
             assert_ne!(bad.get(refused), good.get(refused), "{name} {at}");
             assert!(matches!(outcome[refused], Err(Violation::RecordOrder | Violation::LaneReused)), "{name} {at}");
@@ -121,7 +121,7 @@ fn refused_record_changes_no_state() {
                 assert!(way.accept(&mut stream, other).is_err());
             }
         }
-        assert!(way.accept(&mut stream, body).is_ok(), "the right one still fits");
+        assert!(way.accept(&mut stream, body).is_ok(), "the correct record is still accepted");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_lane_begins_with_a_control_record_that_opens() {
     let mut forged = records[0].to_vec();
     forged[20] ^= 1;
     assert_eq!(way.accept(&mut stream, &forged.into()), Err(Violation::BadRecord));
-    // The forged header used up nothing.
+    // The forged header did not use up a lane id.
     assert!(way.accept(&mut stream, &records[0]).is_ok());
     assert_eq!(way.accept(&mut stream, &records[1]).unwrap(), b"one");
 }
@@ -202,7 +202,7 @@ fn the_last_lane_has_no_successor() {
     let chunk = Prepared::zeroed(3);
     let refused =
         way.out.seal_chunk(way.now, &mut way.sealing, 1, chunk, || plain_control(&(0_u64, 0_u64, Control::Sync)));
-    assert_eq!(refused.unwrap_err().body(), [0; 3], "the chunk comes back as it was");
+    assert_eq!(refused.unwrap_err().body(), [0; 3], "the chunk is returned unchanged");
     let plain = plain_control(&(0_u64, 0_u64, Control::Sync)).unwrap();
     assert!(way.out.seal_control(way.now, &mut way.sealing, plain).is_none());
     let mut stream = InStream::default();

@@ -1,15 +1,16 @@
-//! Two sessions and what is between them, for the tests in the files below.
+//! Two sessions and the links between them, for the tests in the files below.
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::super::lanes::OutStreams;
-use super::super::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, BadRecord, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, LANE_STALL,
-    MAX_STREAMS, OpenedRecord, Pace, SILENCE, Verdict, WAITING,
+use super::super::lanes::{LANE_STALL, OutStreams};
+use super::super::link::{
+    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS,
 };
+use super::super::reliable::WAITING;
+use super::super::{OpenedRecord, Pace, SILENCE, Verdict};
 use super::*;
 use crate::handshake::{RecordKey, Suite, keyed};
 use crate::wire::frame::{KIND_CHUNK, KIND_CONTROL, PREFIX};
@@ -25,7 +26,7 @@ mod violations;
 pub const SENDER: usize = 0;
 pub const RECEIVER: usize = 1;
 
-/// What two peers have after their handshake: other record keys in each generation.
+/// The keys of two peers after their handshake; each generation has other record keys.
 pub fn keys(generation: u8, suite: Suite) -> [Keys; 2] {
     static MET: LazyLock<(Keys, Keys)> = LazyLock::new(|| keyed(Features::default(), Features::default()));
     let (mut sender, mut receiver) = MET.clone();
@@ -35,33 +36,33 @@ pub fn keys(generation: u8, suite: Suite) -> [Keys; 2] {
     [sender, receiver]
 }
 
-/// Something recognisable that travels in order.
+/// A recognisable message that is delivered in order.
 pub fn message(n: u64) -> Control {
     Control::Verified { transfer: 1, root: *blake3::hash(&n.to_be_bytes()).as_bytes() }
 }
 
-/// What an end of a session was told.
+/// The events that one end of a session reported.
 #[derive(Debug, Default)]
 pub struct Told {
     pub control: Vec<Control>,
-    pub chunks: Vec<Result<Vec<u8>, BadRecord>>,
+    pub chunks: Vec<Result<Vec<u8>, Violation>>,
     pub usable: Vec<LinkId>,
     pub moved: Vec<LinkId>,
     pub dead: Vec<(LinkId, LinkEnd)>,
     pub failed: Option<Violation>,
 }
 
-/// A direction of a stream: frames under way, in order.
+/// One direction of a stream: frames in flight, in order.
 pub type Wire = VecDeque<Bytes>;
 
-/// Two sessions and what is under way between them, on virtual time.
+/// Two sessions and the frames in flight between them, on virtual time.
 pub struct Pair {
     pub now: Instant,
     pub ends: [Session; 2],
     pub told: [Told; 2],
     /// By sending end, link and stream.
     pub wires: BTreeMap<(usize, LinkId, StreamNo), Wire>,
-    /// Frames that the links took while they lived, also those that were lost.
+    /// All frames that were sent on the links while they were alive, including lost ones.
     pub sent: Vec<(usize, LinkId, StreamNo, Bytes)>,
 }
 
@@ -79,7 +80,7 @@ impl Pair {
         }
     }
 
-    /// Keyed, on one link with two unidirectional streams each way.
+    /// Two sessions with keys, and one link with two unidirectional streams in each direction.
     pub fn new() -> Self {
         let mut pair = Self::with(Limits::default(), Suite::Aes256Gcm);
         pair.up(LinkId(1), Origin::Handshake, Origin::Handshake);
@@ -105,7 +106,7 @@ impl Pair {
                     assert!(content.as_ref().is_none_or(|chunk| chunk.len() == plain));
                     assert_eq!(verdict, Verdict { link, is_genuine: content.is_some() });
                     self.ends[end].handle_verdict(self.now, verdict);
-                    self.told[end].chunks.push(content.map(|chunk| chunk.to_vec()).ok_or(BadRecord));
+                    self.told[end].chunks.push(content.map(|chunk| chunk.to_vec()).ok_or(Violation::BadRecord));
                 }
                 Event::LinkUsable(link) => told.usable.push(link),
                 Event::ControlMoved(link) => told.moved.push(link),
@@ -118,7 +119,7 @@ impl Pair {
         }
     }
 
-    /// Cuts what a session gave into frames, which it puts on the wire.
+    /// Splits a session's output into frames and puts them on the wire.
     pub fn put(&mut self, from: usize, link: LinkId, stream: StreamNo, frames: Bytes) {
         let mut decoder = Decoder::new(Caps::Records);
         decoder.push(frames);
@@ -130,7 +131,7 @@ impl Pair {
         assert_eq!(decoder.buffered(), 0);
     }
 
-    /// Gives one link of one end all that its control stream takes.
+    /// Takes all pending control records of one end and sends them on the link.
     pub fn send_control(&mut self, from: usize, link: LinkId) {
         while let Some(frame) = self.ends[from].poll_control_record(self.now, link) {
             self.put(from, link, StreamNo::CONTROL, frame);
@@ -151,14 +152,14 @@ impl Pair {
         self.drain(at);
     }
 
-    /// The next frame of one stream. False: none is under way.
+    /// Delivers the next frame of one stream. False if none is in flight.
     pub fn deliver_one(&mut self, from: usize, link: LinkId, stream: StreamNo) -> bool {
         let Some(body) = self.wires.get_mut(&(from, link, stream)).and_then(VecDeque::pop_front) else { return false };
         self.arrive(1 - from, link, stream, body);
         true
     }
 
-    /// Everything that moves without time passing.
+    /// Delivers everything that is possible without the passage of time.
     pub fn run(&mut self) {
         loop {
             for end in [SENDER, RECEIVER] {
@@ -183,7 +184,7 @@ impl Pair {
         self.ends[end].alive.links.keys().copied().collect()
     }
 
-    /// Lets time pass, with each deadline kept and everything delivered.
+    /// Advances the time, handles each deadline and delivers everything.
     pub fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
@@ -213,14 +214,14 @@ const LINK: LinkId = LinkId(1);
 const DIRECT: LinkId = LinkId(2);
 const FIRST: StreamNo = StreamNo::CONTROL;
 
-/// The peer of a session as somebody else wrote it: has the keys, keeps no rules.
+/// A misbehaving peer: it has the keys and follows no rules.
 struct Rogue {
     sealing: Sealing,
     out: OutStreams,
 }
 
 impl Rogue {
-    /// In the place of this end, on lanes that the real one does not reach.
+    /// Acts in place of this end, on lanes that the real end does not use.
     fn new(end: usize) -> Self {
         let [sender, receiver] = keys(0, Suite::Aes256Gcm);
         let key = if end == SENDER { sender.send.clone() } else { receiver.send.clone() };
@@ -246,7 +247,7 @@ impl Rogue {
     }
 }
 
-/// A control record that would begin a lane, if it were genuine.
+/// A forged control record that would begin a lane if it were genuine.
 fn forged() -> Bytes {
     Bytes::from_static(b"\0LANE\0\0\0\0\0\0\0\0ciphertext and a tag of 16 bytes")
 }

@@ -5,15 +5,15 @@ use super::*;
 use crate::wire::peer::{Control, ControlRecord};
 use crate::wire::{BoundedVec, encode};
 
-/// Keys and the nonces that they sealed under.
+/// Keys, and the nonces with which they sealed records.
 type Sealed = BTreeSet<([u8; 32], [u8; HEADER - 1])>;
 
 thread_local! {
-    /// Every (key, nonce) that sealed something on this thread, once it is asked for.
+    /// Every (key, nonce) that sealed a record on this thread, once recording is enabled.
     static SEALED: RefCell<Option<Sealed>> = const { RefCell::new(None) };
 }
 
-/// From now on no key may seal twice under one nonce on this thread.
+/// From now on, the same key and nonce must not seal twice on this thread.
 pub(in crate::session) fn watch_nonces() {
     SEALED.set(Some(Sealed::new()));
 }
@@ -77,7 +77,7 @@ fn chunk_is_sealed_and_opened_in_place() {
         assert_eq!(frame[..opener.len()], *opener);
         let body = body_of(frame.slice(opener.len()..));
         assert_eq!(body[HEADER..].as_ptr(), plain_at, "sealing copied");
-        // As it arrives: in one piece that is nobody else's.
+        // As it arrives: in one piece without another reference.
         let body = Bytes::from(body.to_vec());
         let plain_at = body[HEADER..].as_ptr();
         let plain = arrived(&key, body).open().content.unwrap();
@@ -113,7 +113,7 @@ fn buffer_of_opened_record_returns_to_pool() {
     let looked = arrived(&key, body).open_with(&pool, |plain| (plain.as_ptr(), plain.len(), plain[99_999])).content;
     assert_eq!(looked, Some((at.wrapping_add(HEADER), 100_000, 5)), "opened in place");
     assert!(pool.idle() >= 100_000);
-    // Shared, so copied, into that buffer.
+    // The bytes are shared, so they are copied into that buffer.
     let (second, body) = (body_of(frame.clone()), body_of(frame));
     let looked = arrived(&key, body).open_with(&pool, |plain| (plain.as_ptr(), plain[0])).content;
     assert_eq!(looked, Some((at.wrapping_add(HEADER), 5)));
@@ -151,7 +151,7 @@ fn prepared_chunk_length_excludes_overhead() {
     assert_eq!(chunk.body(), b"012");
     chunk.truncate(0);
     assert!(chunk.is_empty());
-    // More than it was made for: it moves, and is sealed all the same.
+    // More bytes than the capacity: the buffer is reallocated, and sealing still works.
     chunk.extend_from_slice(&[1; 1000]);
     let (key, wire_len) = (key(Suite::Aes256Gcm), chunk.wire_len());
     let frame = chunk.seal(&key, HEAD, &[]).unwrap();
@@ -175,7 +175,7 @@ fn every_changed_bit_or_length_is_detected() {
         let judge = |body: &[u8]| {
             let frame = Frame::from(Bytes::copy_from_slice(body));
             let header = Header::parse(&frame)?;
-            open_frame(&key, header, frame).map_err(Violation::from)
+            open_frame(&key, header, frame)
         };
         assert!(judge(&body).is_ok());
         for at in 0..body.len() * 8 {

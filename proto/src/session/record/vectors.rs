@@ -1,4 +1,4 @@
-//! The sealed records that `docs/vectors/make.py` made from the protocol's document alone.
+//! The sealed records that `docs/vectors/make.py` generated from the protocol document alone.
 
 use super::*;
 use crate::handshake::vectors::Vectors;

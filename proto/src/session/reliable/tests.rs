@@ -37,7 +37,7 @@ fn unacknowledged_messages_are_resent_on_another_link() {
     assert_eq!(all(&mut reliable), []);
     reliable.rewind();
     assert_eq!(reliable.next(|sequence, _| Some(sequence)), Some(3));
-    // An ack for what was sent on the old link, after some of it was sent again.
+    // An ack for a message that was sent on the old link, after a part of the messages was sent again.
     reliable.handle_ack(4).unwrap();
     reliable.push(bye(5)).unwrap();
     assert_eq!(all(&mut reliable), [(5, bye(5))]);
@@ -75,7 +75,7 @@ fn a_sequence_is_taken_once_and_a_gap_is_a_violation() {
     assert_eq!(reliable.handle_sequence(3), Err(Violation::ControlGap));
     assert_eq!(reliable.handle_sequence(u64::MAX), Err(Violation::ControlGap));
     assert_eq!(reliable.handle_sequence(2), Ok(true));
-    assert_eq!(reliable.tell(), 2);
+    assert_eq!(reliable.take_ack(), 2);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn ack_is_due_after_message_limit() {
         reliable.handle_sequence(n).unwrap();
     }
     assert!(reliable.owes_ack());
-    reliable.tell();
+    reliable.take_ack();
     assert!(!reliable.owes_ack());
 }
 
@@ -127,7 +127,7 @@ fn a_losable_message_does_not_overtake_earlier_messages() {
     reliable.push(ack()).unwrap();
     let said = |reliable: &mut Reliable| reliable.next(|sequence, message| Some((sequence, message.clone())));
     assert_eq!(said(&mut reliable), Some((1, Control::Bye)));
-    // The link dies before the second was sent; on the next one the first comes first again.
+    // The link is lost before the second message was sent; on the next link the first message is sent first.
     reliable.rewind();
     assert_eq!(said(&mut reliable), Some((1, Control::Bye)));
     assert_eq!(said(&mut reliable), Some((0, ack())));

@@ -86,7 +86,7 @@ impl Setup {
         }
     }
 
-    /// What a hostile sender would make: any header, any body.
+    /// A record of a hostile sender: any header, any body.
     fn forge(&self, header: Header, body: &[u8]) -> Result<Opened, Fault> {
         let mut chunk = Prepared::with_capacity(HEADER + body.len());
         chunk.extend_from_slice(&header.to_bytes());
@@ -188,23 +188,23 @@ fn p05_decompression_is_bounded_by_chunk_length() {
     let bad_chunk = Ok(Opened::Violation(Violation::BadChunk));
     let setup = Setup::new(&[contents.clone(), vec![1]]);
     let header = setup.header(0, Codec::Zstd, &contents);
-    // To a thousand times, and to one byte more than a chunk.
+    // Expands to a thousand times its size, and to one byte more than a chunk.
     assert_eq!(setup.forge(header, &zeros(1000 * CHUNK)), bad_hash);
     assert_eq!(setup.forge(header, &zeros(CHUNK + 1)), bad_hash);
     assert_eq!(setup.forge(header, &zeros(CHUNK - 1)), bad_hash);
     assert_eq!(setup.forge(header, &zeros(CHUNK)), bad_hash);
     assert!(setup.coders.decompressors.lock().unwrap().iter().all(|(_, scratch)| scratch.capacity() <= CHUNK));
-    // Nested, not zstd at all, cut short, and nothing.
+    // Nested zstd, not zstd at all, truncated, and empty.
     let compressed = zstd::bulk::compress(&contents, 3).unwrap();
     assert_eq!(setup.forge(header, &zstd::bulk::compress(&compressed, 3).unwrap()), bad_hash);
     assert_eq!(setup.forge(header, &contents), bad_hash);
     assert_eq!(setup.forge(header, &compressed[..compressed.len() - 1]), bad_hash);
     assert_eq!(setup.forge(header, &[]), bad_hash);
-    // Too short, though what it leaves out is what would stand there anyway.
+    // Too short, although only zero bytes are missing.
     let nothing = vec![0; CHUNK];
     let blank = Setup::new(std::slice::from_ref(&nothing));
     assert_eq!(blank.forge(blank.header(0, Codec::Zstd, &nothing), &zeros(CHUNK - 1)), bad_hash);
-    // A length that is not the layout's, true of the body or not.
+    // A length that differs from the layout's, whether or not it fits the body.
     for length in [0, 1, CHUNK - 1, CHUNK + 1, u32::MAX as usize] {
         let length = u32::try_from(length).unwrap();
         assert_eq!(setup.forge(Header { length, ..header }, &compressed), bad_chunk);
@@ -303,11 +303,11 @@ fn the_buffers_of_chunks_are_used_again_on_both_sides() {
     assert_eq!(made.body()[HEADER..], contents);
     drop(made);
     assert_eq!(pool.idle(), idle);
-    // What was read to be compressed is not sent.
+    // The buffer that was read for compression is not sent.
     let compressed = setup.prepare(1, Compression::default()).unwrap().prepared;
     assert_eq!((compressed.len() < CHUNK, pool.idle()), (true, idle));
     let frame = setup.prepare(0, Compression::Off).unwrap().prepared;
-    // Opening gathers it in another one here, as the frame is still the sender's.
+    // Here the record is copied to another buffer, because the sender still holds the frame.
     assert!(matches!(setup.open(frame), Ok(Opened::Stored { chunk: 0, .. })));
     assert!(pool.idle() >= idle + CHUNK);
 }

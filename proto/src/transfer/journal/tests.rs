@@ -1,4 +1,4 @@
-//! Journals that are whole, torn, damaged, or another's.
+//! Journals that are complete, truncated, damaged, or of another transfer.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn stored(chunk: u64) -> Stored {
     Stored { chunk, hash: *blake3::hash(&chunk.to_be_bytes()).as_bytes() }
 }
 
-/// A journal of these batches, and where each of them ends.
+/// A journal of these batches, and the offset at which each of them ends.
 fn written(header: &Header, batches: &[Vec<Stored>]) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = header.encode();
     let mut writer = Writer::new(&bytes, bytes.len() as u64);
@@ -121,11 +121,11 @@ fn batch_of_other_journal_or_offset_is_ignored() {
     let (bytes, ends) = written(&header(), &batches);
     let foreign = Header { digest: [8; 32], ..header() };
     let (other, _) = written(&foreign, &batches);
-    // The other's batches after this header.
+    // Batches of the other journal after this header.
     let mut spliced = bytes[..ends[1]].to_vec();
     spliced.extend_from_slice(&other[ends[1]..]);
     assert_eq!(read(&spliced, 64).unwrap(), (vec![stored(1)], ends[1] as u64));
-    // One left out: what follows stands in another place.
+    // One batch is missing: the following batches are at other offsets.
     let mut moved = bytes[..ends[1]].to_vec();
     moved.extend_from_slice(&bytes[ends[2]..]);
     assert_eq!(read(&moved, 64).unwrap(), (vec![stored(1)], ends[1] as u64));
@@ -136,7 +136,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Stored>>> {
 }
 
 proptest! {
-    /// Wherever it is torn or damaged: all batches before are there, and none after.
+    /// Wherever it is truncated or damaged: all batches before that are read, and none after.
     #[test]
     fn a_torn_or_damaged_tail_is_cut_off(
         batches in batches(),

@@ -9,7 +9,7 @@ use crate::wire::peer::TransferKind;
 
 const K64: u64 = 64 << 10;
 
-/// `None` is a directory. A new page begins after so many entries.
+/// `None` is a directory. A new page begins after `page_after` entries.
 fn manifest(sizes: &[Option<u64>], page_after: usize, chunk_size: u32) -> Manifest {
     let mut builder = ManifestBuilder::new(TransferKind::Files, &Seed::new([1; 32]));
     for (number, sizes) in sizes.chunks(page_after).enumerate() {

@@ -1,4 +1,4 @@
-//! How an entry stands in a page: the bytes that [`super`] describes, and nothing about what they mean.
+//! The encoding of an entry in a page: the bytes that [`super`] describes, without their meaning.
 
 use crate::transfer::extents::{Extent, Extents, MAX_EXTENTS};
 use crate::wire::Violation;
@@ -11,11 +11,11 @@ pub const DIR: u8 = 1;
 pub const SYMLINK: u8 = 2;
 /// Kind of a regular file with holes.
 pub const SPARSE: u8 = 3;
-/// The longest path or target that is taken apart, in bytes: one more than any that is allowed, so that the
-/// rule for names gives the reason.
+/// The longest path or target that is decoded, in bytes: one more than is allowed, so that the rule for names reports
+/// the reason.
 const MAX_TEXT: usize = super::super::path::MAX_PATH + 1;
 
-/// One entry as it stands in a page.
+/// One entry as it is encoded in a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raw<'a> {
     pub tag: u8,
@@ -23,16 +23,16 @@ pub struct Raw<'a> {
     pub mode: u64,
     pub seconds: i64,
     pub nanos: u64,
-    /// Of a file.
+    /// Only for a file.
     pub size: u64,
-    /// Of a sparse file: how much of it is data, and its extents as they stand in the page.
+    /// Only for a sparse file: how much of it is data, and its extents as they are in the page.
     pub data: u64,
     pub extents: &'a [u8],
-    /// Of a link.
+    /// Only for a link.
     pub target: &'a [u8],
 }
 
-/// Appends an entry; `path` and `seconds` are those of the one before, or empty and 0.
+/// Appends an entry; `path` and `seconds` are those of the previous entry, or empty and 0.
 pub fn encode(raw: &Raw<'_>, path: &[u8], seconds: i64, into: &mut Vec<u8>) {
     into.push(raw.tag);
     let shared = path.iter().zip(raw.path).take_while(|(a, b)| a == b).count();
@@ -57,21 +57,21 @@ pub fn encode(raw: &Raw<'_>, path: &[u8], seconds: i64, into: &mut Vec<u8>) {
     }
 }
 
-/// The entries of a page, one after the other. Nothing is allocated but the longest path.
+/// Decodes the entries of a page one after the other. It allocates only the longest path.
 #[derive(Debug)]
 pub struct Entries<'a> {
     rest: &'a [u8],
     left: u16,
     path: Vec<u8>,
-    /// The entry that was read last, without its path.
+    /// The entry that was decoded last, without its path.
     last: Raw<'a>,
 }
 
 impl<'a> Entries<'a> {
-    /// Begins a page.
+    /// Begins to decode a page.
     ///
     /// # Errors
-    /// A page that is too long, or without entries.
+    /// The page is too long, or has no entries.
     pub fn of_page(page: &'a [u8]) -> Result<Self, Violation> {
         let (count, rest) = page.split_first_chunk().ok_or(Violation::BadPage)?;
         let last =
@@ -82,15 +82,15 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// The next entry; `None` after the last, when nothing follows it.
+    /// The next entry; `None` after the last one, if no bytes follow it.
     ///
     /// # Errors
-    /// Bytes that are not the one encoding of an entry.
+    /// The bytes are not the canonical encoding of an entry.
     pub fn next(&mut self) -> Result<Option<Raw<'_>>, Violation> {
         Ok(if self.advance()?.is_some() { Some(self.current()) } else { None })
     }
 
-    /// Goes to the next entry and tells only how many bytes of it are moved: its size without holes.
+    /// Advances to the next entry and returns only how many bytes of it are sent: its size without holes.
     ///
     /// # Errors
     /// As [`Self::next`].
@@ -106,7 +106,7 @@ impl<'a> Entries<'a> {
         }
         let shared = length(rest)?;
         let suffix = text(rest)?;
-        // The shared part is the longest: where it ends, the two paths differ or one of them ends.
+        // The shared part is the longest possible if the two paths differ after it, or one of them ends there.
         let differs = self.path.get(shared).is_none_or(|byte| suffix.first() != Some(byte));
         if shared > self.path.len() || !differs || shared.saturating_add(suffix.len()) > MAX_TEXT {
             return Err(Violation::BadPage);
@@ -123,7 +123,7 @@ impl<'a> Entries<'a> {
         Ok(Some(data))
     }
 
-    /// The entry that was read last.
+    /// The entry that was decoded last.
     pub fn current(&self) -> Raw<'_> {
         Raw { path: &self.path, ..self.last }
     }
@@ -197,7 +197,7 @@ fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Violation> {
     Ok(text)
 }
 
-/// LEB128, at most 64 bits, no overlong form.
+/// Decodes LEB128, at most 64 bits, without overlong forms.
 fn varint(rest: &mut &[u8]) -> Result<u64, Violation> {
     let (mut value, mut shift) = (0_u64, 0_u32);
     loop {

@@ -22,7 +22,7 @@ fn dir(path: &str) -> Entry {
 }
 
 fn link(path: &str, target: &str) -> Entry {
-    let target = LinkTarget::parse(target, &RelPath::parse(path).unwrap()).unwrap();
+    let target = LinkTarget::parse(target).unwrap();
     Entry { kind: EntryKind::Symlink { target }, mode: 0o777, ..file(path, 0) }
 }
 
@@ -102,7 +102,7 @@ fn empty_manifest_is_valid() {
     assert_eq!((manifest.totals(), manifest.pages(), manifest.entries().count()), (Totals::default(), 0, 0));
 }
 
-/// The layout of the bytes is part of the protocol, so it stands here as bytes.
+/// The encoding is part of the protocol, so this test has it as bytes.
 #[test]
 fn manifest_encoding_matches_protocol() {
     let mut page = PageBuilder::new();
@@ -139,8 +139,6 @@ fn n01_to_n04_n06_a_name_is_refused_with_its_reason() {
         ("a/../../x", PathError::DotDot),
         ("../target2/x", PathError::DotDot),
         ("/etc/cron.d/x", PathError::Absolute),
-        ("C:x", PathError::Drive),
-        ("file.txt:stream", PathError::Stream),
         ("\x1b[2J\x1b[1A\rharmless", PathError::Control(0)),
         ("", PathError::Empty),
         ("a//b", PathError::EmptyComponent),
@@ -155,7 +153,7 @@ fn n01_to_n04_n06_a_name_is_refused_with_its_reason() {
             other => panic!("{name:?} {other:?}"),
         }
     }
-    // What is longer than any name can be is not taken apart.
+    // A text longer than any name can be is not decoded.
     let endless = "x".repeat(5000);
     assert_eq!(violation(judge(&[raw(FILE, endless.as_bytes())])), Violation::BadPage);
 }
@@ -168,23 +166,30 @@ fn n06_name_that_is_not_utf8_is_a_violation() {
 
 #[test]
 fn n07_colliding_entries_are_refused() {
-    let collide = |entries: &[Entry]| why(manifest(entries)) == Refusal::Collision;
-    assert!(collide(&[file("README", 1), file("readme", 1)]));
-    assert!(collide(&[file("\u{e9}", 1), file("e\u{301}", 1)]));
-    assert!(collide(&[file("dup", 1), file("dup", 1)]));
-    assert!(collide(&[dir("dup"), dir("dup")]));
-    assert!(collide(&[file("a", 1), file("a/b", 1)]));
-    assert!(collide(&[file("a/b", 1), file("a", 1)]));
-    assert!(collide(&[file("a", 1), file("A/b", 1)]));
-    assert!(collide(&[file("A/b/c/d", 1), file("a/b", 1)]));
-    assert!(collide(&[link("a", "x"), file("a/b", 1)]));
-    assert!(collide(&[file("a/b", 1), link("a", "x")]));
-    assert!(collide(&[file("s", 1), dir("s")]));
-    assert!(collide(&[dir("s"), file("s", 1)]));
-    assert!(collide(&[file("a/x", 1), file("A/y", 1)]), "on some systems one directory, on others two");
-    assert!(collide(&[dir("a"), file("A/y", 1)]));
-    assert!(collide(&[file("a/x", 1), dir("A")]));
-    assert!(collide(&[file("CON", 1), file("_con", 1)]), "what the receiver would make of them counts");
+    let refused = |entries: &[Entry]| match manifest(entries) {
+        Err(ManifestError::Refused(refused)) => (refused.why, refused.name.as_raw().to_owned()),
+        other => panic!("{entries:?} {other:?}"),
+    };
+    let twice: [[Entry; 2]; 5] = [
+        [file("dup", 1), file("dup", 1)],
+        [dir("dup"), dir("dup")],
+        [link("dup", "x"), file("dup", 1)],
+        [file("dup", 1), dir("dup")],
+        [dir("dup"), file("dup", 1)],
+    ];
+    for entries in twice {
+        assert_eq!(refused(&entries), (Refusal::Twice, "dup".into()));
+    }
+    let below: [[Entry; 2]; 5] = [
+        [file("a", 1), file("a/b", 1)],
+        [file("a/b", 1), file("a", 1)],
+        [link("a", "x"), file("a/b", 1)],
+        [file("a/b", 1), link("a", "x")],
+        [link("a", "x"), dir("a/b/c")],
+    ];
+    for entries in below {
+        assert_eq!(refused(&entries), (Refusal::NoDirectory, "a".into()));
+    }
     assert_eq!(why(judge(&[raw(FILE, b"dup"), raw(FILE, b"./dup")])), Refusal::Name(PathError::Dot));
 
     let fine: &[&[Entry]] = &[
@@ -194,18 +199,20 @@ fn n07_colliding_entries_are_refused() {
         &[file("ab", 1), file("a/b", 1)],
         &[file("a/b", 1), file("b/a", 1), file("ab/a", 1)],
         &[file("a/b/c", 1), file("a/b!", 1), file("a/bc", 1), file("a!/b", 1)],
-        &[file("x", 1), file("x.", 1), file("x ", 1)][..2],
+        &[file("x", 1), file("x.", 1), file("x ", 1)],
+        // What only some disks take for one name is decided where the disk is.
+        &[
+            file("README", 1),
+            file("readme", 1),
+            file("\u{e9}", 1),
+            file("e\u{301}", 1),
+            file("CON", 1),
+            file("_con", 1),
+        ],
+        &[file("a", 1), file("A/b", 1), file("B/x", 1), file("b/y", 1)],
     ];
     for entries in fine {
         assert!(manifest(entries).is_ok(), "{entries:?}");
-    }
-}
-
-#[test]
-fn n07_refusal_reports_colliding_name() {
-    match manifest(&[file("a", 1), file("b/README", 1), file("b/readme", 1)]) {
-        Err(ManifestError::Refused(refused)) => assert_eq!(refused.name.as_raw(), "b/readme"),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -215,12 +222,11 @@ fn n08_unknown_kinds_and_unsafe_links_are_refused() {
         assert_eq!(violation(judge(&[raw(tag, b"x")])), Violation::UnknownEntryKind, "{tag}");
     }
     assert!(judge(&[Raw { target: b"y", ..raw(SYMLINK, b"x") }, raw(DIR, b"d"), raw(FILE, b"f")]).is_ok());
-    for (target, rule) in [
-        ("../x", LinkError::Escapes),
-        ("/etc/passwd", LinkError::Text(PathError::Absolute)),
-        ("a/../../x", LinkError::ClimbsLate),
-        ("", LinkError::Text(PathError::Empty)),
-    ] {
+    // Where a link leads is judged by the receiver, who may keep one that leads out.
+    for target in ["../x", "/etc/passwd", "a/../../x"] {
+        assert!(judge(&[Raw { target: target.as_bytes(), ..raw(SYMLINK, b"l") }]).is_ok(), "{target}");
+    }
+    for (target, rule) in [("", PathError::Empty), ("a\x1b[2J", PathError::Control(1))] {
         assert_eq!(
             why(judge(&[Raw { target: target.as_bytes(), ..raw(SYMLINK, b"l") }])),
             Refusal::Link(rule),
@@ -251,17 +257,17 @@ fn p02_only_canonical_encoding_is_accepted() {
     let Page(good) = page_of(&entries);
     let push = |bytes: Vec<u8>| builder().push_page(Page(bytes.into()));
     assert_eq!(push(good.to_vec()), Ok(()));
-    // Truncated at every byte, and with something after it.
+    // Truncated at every byte, and with trailing bytes.
     for cut in 0..good.len() {
         assert_eq!(push(good[..cut].to_vec()), Err(Violation::BadPage.into()), "{cut}");
     }
     assert_eq!(push([&good[..], &[0]].concat()), Err(Violation::BadPage.into()));
-    // Overlong varints: the length of the first name, in two and in five bytes.
+    // Overlong varints: the length of the first name in two and in five bytes.
     assert_eq!(good[4], 4);
     for overlong in [&[0x84, 0][..], &[0x84, 0x80, 0x80, 0x80, 0]] {
         assert_eq!(push([&good[..4], overlong, &good[5..]].concat()), Err(Violation::BadPage.into()));
     }
-    // A shared part that is shorter than it could be, and one that is longer than there is.
+    // A shared part that is shorter than possible, and one that is longer than the previous path.
     let page = |second: &[u8]| [&[0, 2, 1, 0, 1, b'a', 0, 0, 0][..], second].concat();
     assert_eq!(push(page(&[1, 1, 1, b'b', 0, 0, 0])), Ok(()));
     assert_eq!(push(page(&[1, 0, 2, b'a', b'b', 0, 0, 0])), Err(Violation::BadPage.into()));
@@ -281,11 +287,11 @@ fn p03_zeros_and_false_counts_are_refused() {
     );
     assert_eq!(push(vec![0xff, 0xff]), Err(Violation::BadPage.into()));
     assert_eq!(push(vec![]), Err(Violation::BadPage.into()));
-    // Lengths of 2^60 with nothing behind them.
+    // Lengths of 2^60 without the bytes.
     let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10];
     assert_eq!(push([&[0, 1, 0, 0][..], &huge].concat()), Err(Violation::BadPage.into()));
     assert_eq!(push([&[0, 1, 0][..], &huge, &[0]].concat()), Err(Violation::BadPage.into()));
-    // A page that is longer than one may be, though all in it is right.
+    // A page that is longer than allowed but otherwise correct.
     let mut names: Vec<_> = (0..2000).map(|number| format!("{number:040}")).collect();
     names.sort();
     let mut page = PageBuilder::new();
@@ -300,7 +306,7 @@ fn p03_zeros_and_false_counts_are_refused() {
     assert_eq!(push(longer), Err(Violation::BadPage.into()));
 }
 
-/// Names that share nearly all of a long path take few bytes in a page, but not without end.
+/// Names that share nearly all of a long path take few bytes in a page, but their number is limited.
 #[test]
 fn p03_page_expansion_is_bounded() {
     let stem = vec!["d".repeat(255); 15].join("/");
@@ -312,7 +318,7 @@ fn p03_page_expansion_is_bounded() {
     assert!((200..=Page::MAX_NAMES / stem.len()).contains(&count), "{count}");
     let Page(bytes) = page.finish();
     assert!(bytes.len() < 10_000);
-    // The same by hand, with one entry more than the names allow.
+    // The same page encoded by hand, with one entry more than the limit allows.
     let mut encoded = Vec::new();
     let mut before = Vec::new();
     for number in 0..=count {
@@ -352,7 +358,7 @@ fn p04_overflowing_size_sums_are_refused() {
     assert_eq!(why(judge(&[sized(b"a", 1 << 63), sized(b"b", 1 << 63)])), Refusal::TooLarge);
     let half = MAX_BYTES / 2;
     assert_eq!(why(judge(&[sized(b"a", half), sized(b"b", half), sized(b"c", 2)])), Refusal::TooLarge);
-    // Within the sum, but not with the gap before the second file.
+    // The sum is within the limit, but not with the gap before the second file.
     assert_eq!(why(judge(&[sized(b"a", 1), sized(b"b", MAX_BYTES - 1)])), Refusal::TooLarge);
     assert_eq!(judge(&[sized(b"b", MAX_BYTES)]).unwrap().totals().bytes, MAX_BYTES);
 }
@@ -387,7 +393,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             }
         ),
         2 => Just(EntryKind::Dir),
-        1 => Just(EntryKind::Symlink { target: LinkTarget::parse("x/y", &RelPath::parse("l").unwrap()).unwrap() }),
+        1 => Just(EntryKind::Symlink { target: LinkTarget::parse("x/y").unwrap() }),
     ];
     (any_name(), kind, 0_u16..=0o777, any::<i64>(), 0_u32..1_000_000_000).prop_map(
         |(path, kind, mode, seconds, nanos)| Entry { path, kind, mode, mtime: Mtime::clamped(seconds, nanos.into()) },
@@ -407,19 +413,7 @@ fn manifest_with_staging_name_is_refused() {
     assert!(manifest(&[entry("d/.tallow-0123456789abcdef/journal")]).is_ok());
 }
 
-#[test]
-fn entries_with_equal_local_names_collide() {
-    let entry = |start: &str| Entry {
-        path: RelPath::parse(&format!("{start}{}", "x".repeat(251))).unwrap(),
-        kind: EntryKind::File { size: 5 },
-        mode: 0o644,
-        mtime: Mtime::default(),
-    };
-    let refused = manifest(&[entry("CON."), entry("_ON.")]);
-    assert!(matches!(refused, Err(ManifestError::Refused(Refused { why: Refusal::Collision, .. }))), "{refused:?}");
-}
-
-/// What the rules say, in the slow and plain way.
+/// A slow and simple implementation of the rules.
 fn collides(entries: &[Entry]) -> bool {
     let directory = |entry: &Entry| entry.kind == EntryKind::Dir;
     let ancestors = |path: &RelPath| {
@@ -428,10 +422,9 @@ fn collides(entries: &[Entry]) -> bool {
     };
     let mut dirs: Vec<RelPath> = entries.iter().flat_map(|entry| ancestors(&entry.path)).collect();
     dirs.extend(entries.iter().filter(|entry| directory(entry)).map(|entry| entry.path.clone()));
-    let same = |a: &RelPath, b: &RelPath| a.collision_key() == b.collision_key();
-    let twice = (0..entries.len()).any(|b| (0..b).any(|a| same(&entries[a].path, &entries[b].path)));
-    let below = entries.iter().any(|entry| !directory(entry) && dirs.iter().any(|dir| same(dir, &entry.path)));
-    twice || below || dirs.iter().any(|a| dirs.iter().any(|b| same(a, b) && a != b))
+    let twice = (0..entries.len()).any(|b| (0..b).any(|a| entries[a].path == entries[b].path));
+    let below = entries.iter().any(|entry| !directory(entry) && dirs.iter().any(|dir| *dir == entry.path));
+    twice || below
 }
 
 proptest! {
@@ -456,7 +449,7 @@ proptest! {
         }
         let mut builder = builder();
         if builder.push_page(Page(bytes.clone().into())).is_ok() {
-            // What was taken is encoded in the one way: encoding what was read gives the same bytes.
+            // An accepted page has the canonical encoding: encoding the decoded entries gives the same bytes.
             let mut entries = codec::Entries::of_page(&bytes).unwrap();
             let (mut again, mut before, mut seconds) = (count.to_be_bytes().to_vec(), Vec::new(), 0);
             while let Some(raw) = entries.next().unwrap() {

@@ -1,4 +1,4 @@
-//! How a receiver's transfer ends before its end: what the other side is told, and what becomes of what is stored.
+//! How a receiver's transfer ends early: how the other side is notified, and what happens to stored chunks.
 
 use super::{Cleanup, Outcome, Receiver, State};
 use crate::Instant;
@@ -9,9 +9,9 @@ use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 impl Receiver {
-    /// It can't go on: tells the other side.
+    /// The transfer can't continue: notifies the other side.
     pub(super) fn stop(&mut self, now: Instant, stop: Stop) {
-        // Everything is in place already, or soon will be, whatever the other side says now.
+        // Everything is in place already, or soon will be, whatever the other side sends now.
         if matches!(stop, Stop::Violation(_)) && (self.is_finishing() || matches!(self.state, State::Verified { .. })) {
             return self.abandon(now);
         }
@@ -25,7 +25,7 @@ impl Receiver {
             FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => {
                 DeclineReason::Policy
             }
-            // As the class of the failure here says: it was a decision, and nothing broke.
+            // The class of the failure on this side agrees: it was a decision, not an error.
             FaultKind::Cancelled => DeclineReason::Person,
             FaultKind::Changed
             | FaultKind::Vanished
@@ -36,7 +36,7 @@ impl Receiver {
             | FaultKind::Unfinished
             | FaultKind::Internal => DeclineReason::Io,
         };
-        // The other side learns no more than the kind: what lies on this disk does not concern it.
+        // The other side gets only the kind: the names on this disk are private.
         let text = fault.kind.to_string();
         self.exchange
             .send_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
@@ -65,9 +65,9 @@ impl Receiver {
     }
 }
 
-/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right
-/// code sealed, so only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a
-/// source that changed, since its manifest will be another; and words that were not confirmed.
+/// Whether stored chunks can be used when the same files are sent again. A peer with the right code sealed every
+/// chunk, so only these cases make them useless: the root differs from the sender's, or the sender contradicts
+/// itself; the source changed, because its manifest will differ; or the verifier words were not confirmed.
 fn is_worth_keeping(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),

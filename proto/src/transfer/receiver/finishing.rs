@@ -1,10 +1,10 @@
-//! Everything is stored, and the sink puts it in place, slice by slice.
+//! Everything is stored, and the sink moves the entries to their final names, slice by slice.
 //!
-//! First the sink is told which files are left out. Then it decides when the sink is asked for the next slice. A sink that needs no more slices than its entries explain is
-//! asked again at once. One that needs more is overdue: it is asked again after [`PAUSE`], it can be cancelled, and
-//! after [`LIMIT`] it has failed.
+//! First the sink is told which files are left out. Then it decides when the sink is called for the next slice. As long
+//! as the number of calls is what the number of entries explains, the sink is called again at once. After that it is
+//! overdue: it is called again after [`PAUSE`], the transfer can be cancelled, and after [`LIMIT`] it fails.
 //!
-//! Timers: [`PAUSE`] and [`LIMIT`]. Bound: one job out.
+//! Timers: [`PAUSE`] and [`LIMIT`]. Bound: one running job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::transfer::job::Work;
 use crate::transfer::manifest::Manifest;
 use crate::transfer::storage::Sink;
 
-/// How long an overdue sink is left alone before it is asked for the next slice.
+/// The pause before an overdue sink is called for the next slice.
 pub const PAUSE: Duration = Duration::from_millis(10);
 /// How long a sink may be overdue.
 pub const LIMIT: Duration = Duration::from_secs(600);
-/// How many slices a sink may need beside those that its entries explain.
+/// How many slices a sink may need in addition to those that its entries explain.
 pub const MORE: u64 = 64;
 
-/// See the module's text.
+/// The state of the final phase.
 pub(super) struct Finishing {
     pub sink: Arc<dyn Sink>,
     manifest: Arc<Manifest>,
@@ -35,37 +35,37 @@ pub(super) struct Finishing {
     next_failed: u32,
     pub root: Hash,
     pub progress: Progress,
-    /// How long the other side's `Bye` will be waited for; `None`: it is gone.
+    /// How long to wait for the other side's `Bye`; `None`: the other side is lost.
     pub farewell: Option<Duration>,
     turn: Turn,
-    /// How many slices are left before the sink is overdue.
+    /// How many slices are left before the sink counts as overdue.
     left: u64,
-    /// Until when an overdue sink has to be done.
+    /// The deadline of an overdue sink.
     until: Option<Instant>,
 }
 
-/// Whose turn it is.
+/// The state of the next slice.
 enum Turn {
-    /// The next slice may be asked for.
+    /// It may be requested.
     Next,
-    /// A job has it.
+    /// A job runs.
     Out,
-    /// The next slice may be asked for then.
+    /// It may be requested at this time.
     At(Instant),
 }
 
 impl Finishing {
-    /// All of this is to be put in place.
+    /// Starts the final phase.
     pub fn new(staged: Staged, root: Hash, progress: Progress) -> Self {
         let Staged { sink, manifest, failed } = staged;
         let entries = manifest.totals().entries;
-        // Twice: entries in one pass, what depends on them in another.
+        // Twice: entries in one pass, and what depends on them in another.
         let left = u64::from(entries).div_ceil(SLICE as u64).saturating_mul(2).saturating_add(MORE);
         let farewell = Some(super::FAREWELL);
         Self { sink, manifest, failed, next_failed: 0, root, progress, farewell, turn: Turn::Next, left, until: None }
     }
 
-    /// The next slice, if it is time for it.
+    /// The job for the next slice, if it is time for it.
     pub fn next(&mut self) -> Option<Work> {
         let Turn::Next = self.turn else { return None };
         self.turn = Turn::Out;
@@ -83,7 +83,7 @@ impl Finishing {
         self.turn = Turn::Next;
     }
 
-    /// A slice was put in place, and it was not the last.
+    /// A slice was moved, and it was not the last one.
     pub fn handle_unfinished(&mut self, now: Instant) {
         self.left = self.left.saturating_sub(1);
         if self.left > 0 {
@@ -94,7 +94,7 @@ impl Finishing {
         }
     }
 
-    /// A deadline may have passed. True: the sink has failed.
+    /// A deadline may have passed. Returns true if the sink has failed.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
         if matches!(self.turn, Turn::At(at) if at <= now) {
             self.turn = Turn::Next;

@@ -1,4 +1,4 @@
-//! Each machine of a stream against an other side that breaks the rules.
+//! Each machine of a stream against a peer that violates the protocol.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn receiving() -> (Receiver, Arc<MemoryPipe>) {
     (receiver, sink)
 }
 
-/// Runs its jobs, until there are none.
+/// Runs its jobs until there are none.
 fn work(receiver: &mut Receiver) {
     while let Some(job) = receiver.poll_job() {
         receiver.handle_job(now(), done(job));
@@ -129,7 +129,7 @@ fn chunks_are_written_in_order_and_copies_must_match() {
     receiver.handle_chunk(now(), chunk(3, &[3; 3], |_| {}));
     work(&mut receiver);
     assert_eq!((violation(&mut receiver), sink.bytes().len()), (None, AHEAD as usize * 3), "the same again");
-    // What is beyond moves with what is out.
+    // The limit moves with the chunks that were written.
     receiver.handle_chunk(now(), chunk(AHEAD * 2 - 1, b"x", |_| {}));
     work(&mut receiver);
     assert_eq!(violation(&mut receiver), None);
@@ -148,7 +148,7 @@ fn chunks_beyond_credit_are_a_violation() {
     let contents = noise(1, MIB);
     let (mut receiver, _) = receiving();
     let mut sent = 0_u64;
-    // The first one never comes, so nothing is written out.
+    // The first chunk never arrives, so nothing is written.
     for number in 1.. {
         receiver.handle_chunk(now(), chunk(number.min(AHEAD - 1), &contents, |_| {}));
         if let Some(found) = violation(&mut receiver) {

@@ -1,4 +1,4 @@
-//! A stream's source and sink in memory, that give and take as they were told: for tests and the simulator.
+//! A stream's source and sink in memory, with configurable behaviour: for tests and the simulator.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crate::transfer::storage::{Fault, FaultKind, Read, StreamSink, StreamSource};
 
-/// What a source has, one after the other.
+/// The pieces of a source, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// These bytes, at once.
     Bytes(Vec<u8>),
-    /// Nothing, once.
+    /// No bytes, once.
     Silence,
-    /// It can't be read any more.
+    /// A fault.
     Fault(FaultKind),
 }
 
-/// A stream that comes from memory, and then ends.
+/// A source that returns bytes from memory and then ends.
 #[derive(Debug, Default)]
 pub struct MemoryStream {
     pieces: Mutex<VecDeque<Piece>>,
@@ -26,19 +26,19 @@ pub struct MemoryStream {
 }
 
 impl MemoryStream {
-    /// These pieces, then the end.
+    /// Returns these pieces, then the end.
     #[must_use]
     pub fn new(pieces: impl IntoIterator<Item = Piece>) -> Self {
         Self { pieces: Mutex::new(pieces.into_iter().collect()), is_open: false }
     }
 
-    /// After its pieces it is silent, and does not end.
+    /// After its pieces it returns no bytes, and does not end.
     #[must_use]
     pub fn without_end(self) -> Self {
         Self { is_open: true, ..self }
     }
 
-    /// Bytes that were not read.
+    /// Bytes that were not read yet.
     #[must_use]
     pub fn left(&self) -> usize {
         let bytes = |piece: &Piece| if let Piece::Bytes(bytes) = piece { bytes.len() } else { 0 };
@@ -69,48 +69,48 @@ impl StreamSource for MemoryStream {
     }
 }
 
-/// A stream that ends in memory.
+/// A sink that stores a stream in memory.
 #[derive(Debug, Default)]
 pub struct MemoryPipe {
     inside: Mutex<Inside>,
-    /// The most bytes that it takes at a time.
+    /// The largest number of bytes that it takes at a time.
     at_once: Option<usize>,
-    /// After so many bytes it fails.
+    /// It fails after this many bytes.
     fault: Option<(usize, FaultKind)>,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
     bytes: Vec<u8>,
-    /// Whether it takes nothing.
+    /// Whether it takes no bytes.
     is_shut: bool,
 }
 
 impl MemoryPipe {
-    /// Takes everything.
+    /// Takes all bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes so many bytes at a time.
+    /// Takes this many bytes at a time.
     #[must_use]
     pub fn with_at_once(self, bytes: usize) -> Self {
         Self { at_once: Some(bytes), ..self }
     }
 
-    /// Fails once it has so many bytes.
+    /// Fails once it has this many bytes.
     #[must_use]
     pub fn with_fault(self, after: usize, kind: FaultKind) -> Self {
         Self { fault: Some((after, kind)), ..self }
     }
 
-    /// Takes nothing from now on, or everything again.
+    /// Stops taking bytes, or starts again.
     pub fn set_shut(&self, is_shut: bool) {
         lock(&self.inside).is_shut = is_shut;
     }
 
-    /// What came out so far.
+    /// The bytes that were written so far.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         lock(&self.inside).bytes.clone()

@@ -1,14 +1,14 @@
-//! The chunks of a stream that was accepted: which wait, which are open, which one is being written.
+//! The chunks of an accepted stream on the receiver's side: which of them wait, are open, or are being written.
 //!
 //! ```text
 //! waiting ──► unsealing ──► packed ──► unpacking ──► plain ──► writing ──► written, and counted until acknowledged
 //! ```
-//! A chunk stays as it came, compressed, until its turn is near, so that what is held is never more than what was sent.
-//! Chunks leave in the order of their numbers; one that was written is only known by its hash. The holes of a sparse file
-//! become zeros between them (`gaps`).
+//! A chunk stays compressed as it arrived until its turn is near, so that the memory in use is never more than what
+//! was sent. Chunks are written in the order of their numbers; of a written chunk only the hash is kept.
+//! Zeros are written for the holes of a sparse file (`gaps`).
 //!
-//! Timers: [`PAUSE`] after a sink that had no room; the rate limit's. Bounds: [`HOLD`] for all that is held; jobs out,
-//! twice the cores and 16 MiB; [`UNPACKED`] chunks that are not packed; [`RECENT`] hashes of chunks that were written.
+//! Timers: [`PAUSE`] after a sink that had no room; that of the rate limit. Bounds: [`HOLD`] for all held chunks;
+//! running jobs: twice the cores and 16 MiB; [`UNPACKED`] decompressed chunks; [`RECENT`] hashes of written chunks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,32 +35,32 @@ use crate::transfer::{FIRST, Progress};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, EntryStatus};
 
-/// The most chunks that are plain, or becoming it: the one that is written and those after it.
+/// How many chunks are decompressed, or being decompressed: the one that is written and the next ones.
 const UNPACKED: u64 = 3;
-/// So many hashes of chunks that were written are kept, to know a chunk again that comes twice.
+/// How many hashes of written chunks are kept, to recognise a chunk that arrives twice.
 const RECENT: usize = 1 << 12;
 
-/// See the module's text.
+/// The chunks of an accepted stream on the receiver's side.
 pub struct OrderedReceiver {
     layout: Layout,
     sink: Arc<dyn StreamSink>,
     coders: Arc<Coders>,
     arrivals: Arrivals,
-    /// Open, and not written out.
+    /// Open chunks that are not written.
     items: BTreeMap<u64, Item>,
-    /// How many were written out.
+    /// How many chunks were written.
     written: u64,
     /// Bytes of them.
     bytes: u64,
     gaps: Gaps,
     recent: VecDeque<Hash>,
-    /// The last ones that were written out, whose acknowledgement waits.
+    /// The chunks written last, whose acknowledgement waits.
     fresh: VecDeque<Charge>,
-    /// All that was acknowledged is acknowledged again.
+    /// All acknowledgements have to be sent again.
     again: bool,
     root: Root,
     statuses: Statuses,
-    /// Of how many chunks, and the sender's root.
+    /// The number of chunks, and the sender's root.
     end: Option<(u64, Hash)>,
 }
 
@@ -74,14 +74,14 @@ enum Stage {
     Packed(Header, BytesMut),
     Unpacking,
     Plain(Bytes),
-    /// So many bytes of it.
+    /// This many bytes of it are being written.
     Writing(Bytes, usize),
     /// The sink had no room.
     Full(Bytes, Instant),
 }
 
 impl Layout {
-    /// Length of this chunk, as far as its header may say so.
+    /// Whether the header states an allowed length for this chunk.
     fn allows(&self, header: &Header) -> bool {
         match self {
             Self::Stream { longest } => (1..=*longest).contains(&header.length),
@@ -89,8 +89,7 @@ impl Layout {
         }
     }
 
-    /// How far beyond the first that is not written a chunk may lie. What a file's sender has under way its window
-    /// bounds alone.
+    /// How far beyond the first unwritten chunk a chunk may be. For a file the sender's window is the only bound.
     const fn ahead(&self) -> u64 {
         match self {
             Self::Stream { .. } => AHEAD,
@@ -105,7 +104,7 @@ impl Layout {
         }
     }
 
-    /// Of all chunks together; 0: nobody knows.
+    /// The bytes of all chunks together; 0: not known.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Stream { .. } => 0,
@@ -115,7 +114,7 @@ impl Layout {
 }
 
 impl OrderedReceiver {
-    /// Nothing came so far.
+    /// Creates it before any chunk has arrived.
     pub fn new(layout: Layout, sink: Arc<dyn StreamSink>, limit: Option<Limit>) -> Self {
         let root = match &layout {
             Layout::Stream { .. } => Root::of_stream(),
@@ -143,7 +142,7 @@ impl OrderedReceiver {
         }
     }
 
-    /// Whether everything that came was written out and acknowledged, so that it is the sender's turn.
+    /// Whether everything that arrived was written and acknowledged, so that the sender has to send next.
     fn is_idle(&self) -> bool {
         self.arrivals.is_empty() && self.items.is_empty() && self.fresh.is_empty() && !self.gaps.is_out()
     }
@@ -154,7 +153,7 @@ impl OrderedReceiver {
         match record.content {
             Some(Ok((header, body))) => self.judge(charge, header, body)?,
             Some(Err(violation)) => return Err(violation),
-            // The session learned of it first, and the link ends.
+            // The session was notified first, and drops the link.
             None => self.arrivals.discard(charge),
         }
         Ok(())
@@ -175,7 +174,7 @@ impl OrderedReceiver {
         }
         let back = self.written.checked_sub(chunk).filter(|back| *back > 0);
         let before = match back {
-            // So long ago that it doesn't matter.
+            // So long ago that it makes no difference.
             Some(back) => {
                 let at = usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
                 Some(at.and_then(|at| self.recent.get(at)).copied().unwrap_or(header.hash))
@@ -204,7 +203,7 @@ impl OrderedReceiver {
         Ok(())
     }
 
-    /// The sink took some of the chunk whose turn it is, and left this.
+    /// The sink took some bytes of the current chunk and left `rest`.
     fn wrote(&mut self, now: Instant, rest: Bytes) {
         if self.gaps.is_out() {
             return self.gaps.wrote(now, rest.len());
@@ -263,13 +262,13 @@ impl ChunkSink for OrderedReceiver {
             job::Product::Stream(Product::Unsealed(record)) => self.unsealed(id, record)?,
             job::Product::Stream(Product::Unpacked(chunk, plain)) => self.unpacked(chunk, plain)?,
             job::Product::Stream(Product::Wrote(rest)) => self.wrote(now, rest),
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             _ => return Err(FaultKind::Internal.into()),
         }
         Ok(())
     }
 
-    /// The sender was not told that anything is here.
+    /// This side reported no stored range to the sender.
     fn handle_checked(&mut self, _: ChunkRange, _: bool, _: &mut Exchange) -> Result<(), Violation> {
         Err(Violation::UnexpectedMessage)
     }
@@ -328,7 +327,7 @@ impl ChunkSink for OrderedReceiver {
         Some(job::Work::Stream(Work::Unseal(Box::new(sealed))))
     }
 
-    /// Always of all from the first chunk on.
+    /// Always acknowledges all chunks from the first one on.
     fn poll_ack(&mut self) -> Option<Control> {
         let mut news = self.arrivals.may_acknowledge() && std::mem::take(&mut self.again);
         while self.arrivals.may_acknowledge()
@@ -351,12 +350,13 @@ impl ChunkSink for OrderedReceiver {
         self.arrivals.credit()
     }
 
-    /// The sender of a stream may be silent for ever.
+    /// The sender of a stream may be silent without limit.
     fn awaits_sender(&self) -> bool {
         matches!(self.layout, Layout::File(_)) && self.is_idle()
     }
 
-    /// While anything is not acknowledged, the sender waits for this side: for its disk, its reader, or its rate limit.
+    /// While anything is not acknowledged, the sender waits for this side: for its disk, its reader, or its rate
+    /// limit.
     fn is_held_back(&self) -> bool {
         !self.is_idle()
     }

@@ -1,18 +1,19 @@
-//! The chunks of a stream that was accepted: what is read, what is in flight, and what is kept until it was written out
-//! over there.
+//! The chunks of an accepted stream on the sender's side: what is read, what is in flight, and what is kept until the
+//! receiver has written it.
 //!
 //! ```text
 //! (source) ──► filling ──► waiting ──► packing ──► packed ──► in flight ──► acknowledged, and forgotten
 //!                             ▲                                   │
 //!                             └────────── lost with a link ───────┘
 //! ```
-//! It decides when the source is read (nothing before the offer was accepted), when a chunk is cut (it is full, or
-//! [`PARTIAL`] old, or the last, and there is room), and which leaves next: the lowest, again after a link was lost.
-//! The source is never asked twice for the same bytes.
+//! It decides when the source is read (not before the offer was accepted), when a chunk is cut (when it is full,
+//! [`PARTIAL`] old, or the last one, and there is room), and which chunk is sent next: the lowest one, again after a
+//! link was lost. The source is never read twice for the same bytes.
 //!
-//! Timers: [`PARTIAL`], as the wait of the job that reads; [`PAUSE`] after a source that had nothing; the rate limit's.
-//! A source may be silent for ever. Bounds: [`AHEAD`] chunks that are not acknowledged, which the window may lower, and
-//! the one that is being filled; jobs out, one that reads and twice the cores; `STALE` acknowledgements without news.
+//! Timers: [`PARTIAL`], as the wait of the job that reads; [`PAUSE`] after a source that had nothing; that of the
+//! rate limit. A source may be silent without limit. Bounds: [`AHEAD`] chunks that are not acknowledged, or fewer if
+//! the window is smaller, and the one that is being filled; running jobs: one that reads and twice the cores; `STALE`
+//! acknowledgements that acknowledge nothing new.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,59 +35,59 @@ use crate::transfer::{Compression, FIRST, Progress, job, ranges, storage};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control};
 
-/// See the module's text.
+/// The chunks of an accepted stream on the sender's side.
 pub struct Outgoing {
     source: Arc<dyn StreamSource>,
     coders: Arc<Coders>,
     compression: Compression,
     input: Input,
     window: Window,
-    /// How many were cut.
+    /// How many chunks were cut.
     next: u64,
-    /// Those that are not acknowledged.
+    /// The chunks that are not acknowledged.
     chunks: BTreeMap<u64, Chunk>,
     bytes: u64,
     root: Root,
-    /// Hashes of chunks beyond the root's.
+    /// Hashes of chunks that the root does not contain yet.
     hashes: BTreeMap<u64, Hash>,
     limit: Option<Limit>,
     end: Option<Hash>,
 }
 
-/// The source, and the chunk that is being filled.
+/// The state of the source, with the chunk that is being filled.
 enum Input {
-    /// The next job may begin, and wait so long.
+    /// The next job may begin, and wait this long.
     Idle(Tail, Duration),
-    /// A job has it.
+    /// A job is reading.
     Out,
-    /// There was nothing.
+    /// The source had nothing; the next job begins at this time.
     Paused(Tail, Instant),
-    /// Nothing more comes.
+    /// The source has ended.
     Ended(Tail),
 }
 
-/// A chunk that may be needed again.
+/// A chunk that may have to be sent again.
 struct Chunk {
     plain: Arc<Vec<u8>>,
-    /// What it takes of the window.
+    /// How much of the window it uses.
     cost: u64,
     was_sent: bool,
     stage: Stage,
 }
 
 enum Stage {
-    /// For a job.
+    /// Waits for a job.
     Waiting,
-    /// In one.
+    /// A job is packing it.
     Packing,
-    /// For a place on a link.
+    /// Waits for room on a link.
     Packed(Prepared),
-    /// Fetched; sealed for this link, if it is.
+    /// Taken for sending; `Some`: sealed for this link.
     UnderWay(Option<LinkId>),
 }
 
 impl Outgoing {
-    /// Nothing was read so far.
+    /// Creates it before anything was read.
     pub fn new(source: Arc<dyn StreamSource>, compression: Compression, credit: u32, limit: Option<Limit>) -> Self {
         let most = cost((CHUNK as usize).saturating_add(HEADER).saturating_add(FRAMING));
         Self {
@@ -105,7 +106,7 @@ impl Outgoing {
         }
     }
 
-    /// What a job read.
+    /// A job has read this.
     fn read(&mut self, now: Instant, mut tail: Tail, read: storage::Read) {
         if tail.filled > 0 && tail.due.is_none() {
             tail.due = now.checked_add(PARTIAL);
@@ -117,7 +118,7 @@ impl Outgoing {
         };
     }
 
-    /// What is filled next: it, or an empty one.
+    /// The chunk that is filled next: this one, or a new one after a cut.
     fn cut_if_due(&mut self, tail: Tail, now: Instant) -> Tail {
         match self.cut(tail, |tail| tail.due.is_some_and(|due| due <= now)) {
             Ok(()) => Tail::new(),
@@ -125,7 +126,7 @@ impl Outgoing {
         }
     }
 
-    /// Makes it a chunk if it is time and there is room; else it comes back.
+    /// Cuts the chunk if it is time and there is room; returns it otherwise.
     fn cut(&mut self, tail: Tail, is_due: impl Fn(&Tail) -> bool) -> Result<(), Tail> {
         let is_time = tail.filled > 0 && (tail.is_full() || is_due(&tail));
         if !is_time || self.chunks.len() as u64 >= AHEAD {
@@ -165,7 +166,7 @@ impl Outgoing {
                 self.root.add(&hash);
             }
         }
-        // One that was acknowledged meanwhile is gone.
+        // A chunk that was acknowledged meanwhile is not in the table any more.
         if let Some(chunk) = self.chunks.get_mut(&made.chunk) {
             let cost = cost(made.prepared.wire_len()).min(chunk.cost);
             self.window.release(chunk.cost.saturating_sub(cost));
@@ -210,13 +211,13 @@ impl ChunkSource for Outgoing {
                 self.advance(now);
                 self.packed(*made);
             }
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             _ => return Err(FaultKind::Internal.into()),
         }
         Ok(())
     }
 
-    /// The receiver wrote these out: always all from the first on.
+    /// The receiver wrote these chunks: always all from the first one on.
     fn acknowledge(&mut self, now: Instant, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
         ranges::check(acknowledged, self.next)?;
         let mut news = false;
@@ -317,9 +318,9 @@ impl ChunkSource for Outgoing {
     }
 }
 
-/// How long a job may wait for more of it.
+/// How long a job may wait for more bytes of the chunk.
 fn wait_for(tail: &Tail, now: Instant) -> Duration {
     let left = tail.due.map_or(WAIT, |due| due.saturating_duration_since(now));
-    // One that is late waits for room, not for bytes.
+    // A chunk whose time has passed waits for room, not for bytes.
     if left.is_zero() { WAIT } else { left.min(WAIT) }
 }

@@ -1,5 +1,5 @@
-//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order, links
-//! die.
+//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order,
+//! links are lost.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,7 +25,7 @@ use crate::wire::peer::{CancelReason, Control};
 
 pub(super) const MIB: usize = CHUNK as usize;
 
-/// Two machines and what is between them.
+/// Two machines and the messages between them.
 pub(super) struct World {
     pub now: Instant,
     pub sender: Sender,
@@ -39,7 +39,7 @@ pub(super) struct World {
     receiver_jobs: Vec<Job>,
     pub sent: Option<Outcome>,
     pub received: Option<Outcome>,
-    /// When each chunk left, and which.
+    /// When each chunk was sent, and its number.
     pub moved: Vec<(Instant, u64)>,
     link: LinkId,
 }
@@ -101,8 +101,8 @@ impl World {
                 other => panic!("{other:?}"),
             }
         }
-        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another
-        // job.
+        // Chunks are taken before the jobs, as a peer does: a chunk that is dropped here because it has arrived
+        // already makes room for another job.
         while let Some((number, chunk)) = self.sender.poll_chunk() {
             self.moved.push((self.now, number));
             self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// One of the things that can happen next; false: nothing can.
+    /// Does one of the possible next steps; returns false if there is none.
     pub fn step(&mut self, pick: &mut dyn FnMut(usize) -> usize) -> bool {
         self.drain();
         let choices = [
@@ -162,7 +162,7 @@ impl World {
         true
     }
 
-    /// The next deadline comes; false: there is none.
+    /// Advances to the next deadline; returns false if there is none.
     pub fn wait(&mut self) -> bool {
         let due = [self.sender.poll_timeout(), self.receiver.poll_timeout()];
         let Some(due) = due.into_iter().flatten().min() else { return false };
@@ -172,7 +172,7 @@ impl World {
         true
     }
 
-    /// Until nothing moves any more, or so much time went by.
+    /// Runs until nothing moves any more, or until this much time has passed.
     pub fn settle(&mut self, within: std::time::Duration) {
         let until = self.now + within;
         loop {
@@ -301,12 +301,12 @@ fn partial_chunk_is_sent_after_timeout() {
         assert!(world.wait());
     }
     let (at, _) = world.moved[0];
-    // The first bytes came with the second job, and so did what came within the time.
+    // The second job read the first bytes and everything that arrived within the time.
     let after = at - (start + PAUSE);
     assert!((PARTIAL..=PARTIAL + PAUSE).contains(&after), "{after:?}");
     world.settle(PARTIAL * 3);
     assert_eq!((world.moved.len(), world.sink.bytes()), (1, [vec![1; 10], vec![2; 10]].concat()));
-    // Silence costs a job each time a source had its wait, and nothing ends.
+    // While the source is silent, a job runs each time its wait has passed, and nothing ends.
     world.settle(HOUR / 60);
     assert_eq!((world.sent, world.received), (None, None));
 }
@@ -390,7 +390,7 @@ fn a_silent_file_is_a_stall_and_a_silent_stream_is_not() {
         assert!(world.step(&mut |_| 0));
         world.drain();
     }
-    // Its chunks never leave.
+    // Its chunks never arrive.
     world.to_sender.clear();
     assert_eq!(world.receiver.poll_timeout(), Some(world.now + crate::transfer::receiver::CHUNKS));
     world.receiver.handle_timeout(world.now + crate::transfer::receiver::CHUNKS);
@@ -458,7 +458,7 @@ fn final_message_is_sent_after_receiver_is_abandoned() {
 #[test]
 fn lost_chunk_is_resent_when_window_is_full() {
     let chunk = 64 << 10;
-    // As they are sent: next to nothing, half of one, and all of the others.
+    // The sizes as sent: next to nothing, half of one, and all of the others.
     let bytes = [vec![0; chunk + chunk / 2], noise(1, chunk / 2), noise(2, chunk * 20)].concat();
     let source = MemorySource::new().with_file(path("f"), bytes.clone());
     let mut world = World::files(source, MemoryPipe::new(), Compression::default());
@@ -466,7 +466,7 @@ fn lost_chunk_is_resent_when_window_is_full() {
         assert!(world.step(&mut |_| 0));
         world.drain();
     }
-    // The window is full. The first chunk went over a link of its own, which dies.
+    // The window is full. The first chunk used a link of its own, which is lost.
     let first = world.moved.iter().position(|(_, number)| *number == 0).unwrap();
     world.chunks.remove(first);
     let (now, link) = (world.now, LinkId(2));
@@ -477,7 +477,7 @@ fn lost_chunk_is_resent_when_window_is_full() {
     world.check_complete(&bytes);
 }
 
-/// What a source gives, piece by piece.
+/// The results of a source, piece by piece.
 fn pieces() -> impl Strategy<Value = Vec<Option<usize>>> {
     let len = prop_oneof![4 => 1..3000_usize, 2 => 1..300_000_usize, 1 => Just(MIB), 1 => (MIB - 2)..(2 * MIB)];
     proptest::collection::vec(prop_oneof![2 => len.prop_map(Some), 1 => Just(None)], 0..24)
@@ -534,7 +534,7 @@ proptest! {
     }
 }
 
-/// A chunk of a stream as it arrives, said to be what it is not.
+/// A chunk record of a stream as it arrives, with a false header.
 pub(super) fn chunk(
     number: u64,
     contents: &[u8],

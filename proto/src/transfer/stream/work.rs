@@ -1,7 +1,7 @@
 //! The jobs of a stream: reading and packing chunks, unsealing, unpacking and writing them.
 //!
-//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to
-//! a source that is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
+//! Reading and writing wait at most [`super::WAIT`] and return what was done, so that a silent source or a full sink
+//! never blocks a worker; the machines decide what follows. Bounds: one chunk per job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::transfer::storage::{Fault, FaultKind, StreamSink, StreamSource};
 use crate::transfer::{Compression, FIRST, storage};
 use crate::wire::Violation;
 
-/// What there is to do.
+/// The kinds of work.
 pub enum Work {
-    /// More of the chunk that is being filled.
+    /// Reads more bytes of the chunk that is being filled.
     Read(Read),
-    /// A chunk to be hashed and compressed.
+    /// Hashes and compresses a chunk.
     Pack(Pack),
-    /// A chunk that arrived, to be opened.
+    /// Opens a chunk that arrived.
     Unseal(Box<SealedChunk>),
-    /// A chunk whose turn comes, to be decompressed and checked.
+    /// Decompresses and checks a chunk whose turn is near.
     Unpack(Box<Unpack>),
-    /// The chunk whose turn it is.
+    /// Writes the chunk whose turn it is.
     Write(Write),
 }
 
-/// What came of it.
+/// The results.
 #[derive(Debug)]
 pub enum Product {
-    /// So much is there now, and what the source said.
+    /// The chunk with the new bytes, and the result of the source.
     Read(Tail, storage::Read),
     /// A chunk was made.
     Packed(Box<Made>),
@@ -41,27 +41,27 @@ pub enum Product {
     Unsealed(OpenedRecord<Unsealed>),
     /// A chunk was checked.
     Unpacked(u64, Result<Bytes, Violation>),
-    /// What is left of a chunk to be written.
+    /// The bytes of the chunk that are not written yet.
     Wrote(Bytes),
 }
 
 /// A chunk that is being filled.
 pub struct Tail {
     buffer: Vec<u8>,
-    /// How much of it is there, in bytes.
+    /// How many bytes of it are filled.
     pub filled: usize,
-    /// When it leaves even if it is not full; once there is a byte.
+    /// When it is sent even if it is not full; set with the first byte.
     pub due: Option<Instant>,
 }
 
-/// More of a chunk.
+/// The job that reads more bytes of a chunk.
 pub struct Read {
     pub(super) source: Arc<dyn StreamSource>,
     pub(super) tail: Tail,
     pub(super) wait: Duration,
 }
 
-/// A chunk to be hashed and compressed.
+/// The job that hashes and compresses a chunk.
 pub struct Pack {
     pub(super) plain: Arc<Vec<u8>>,
     pub(super) chunk: u64,
@@ -69,29 +69,29 @@ pub struct Pack {
     pub(super) compression: Compression,
 }
 
-/// A chunk to be decompressed and checked.
+/// The job that decompresses and checks a chunk.
 pub struct Unpack {
     pub(super) header: Header,
     pub(super) body: BytesMut,
     pub(super) coders: Arc<Coders>,
 }
 
-/// A chunk to be written.
+/// The job that writes a chunk.
 pub struct Write {
     pub(super) sink: Arc<dyn StreamSink>,
     pub(super) plain: Bytes,
 }
 
-/// What is in a genuine record: a chunk as it was sent, or what is against the rules in it.
+/// The content of an authentic record: a chunk as it was sent, or the rule that it breaks.
 pub type Unsealed = Result<(Header, BytesMut), Violation>;
 
 impl Tail {
-    /// Empty, with room for a chunk.
+    /// An empty chunk with room for its bytes.
     pub(super) fn new() -> Self {
         Self { buffer: vec![0; super::CHUNK as usize], filled: 0, due: None }
     }
 
-    /// Without room: nothing more is read.
+    /// A chunk without room: nothing more is read.
     pub(super) const fn none() -> Self {
         Self { buffer: Vec::new(), filled: 0, due: None }
     }
@@ -102,7 +102,7 @@ impl Tail {
 
     pub(super) fn into_plain(mut self) -> Vec<u8> {
         self.buffer.truncate(self.filled);
-        // What is kept until it is acknowledged should be no larger than it is.
+        // Memory that is kept until the acknowledgement is shrunk to the contents.
         self.buffer.shrink_to_fit();
         self.buffer
     }
@@ -115,7 +115,7 @@ impl std::fmt::Debug for Tail {
 }
 
 impl Work {
-    /// What it is called in logs.
+    /// The name of the work in logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -127,7 +127,7 @@ impl Work {
         }
     }
 
-    /// Does it.
+    /// Does the work.
     pub(crate) fn run(self) -> Result<Product, Fault> {
         match self {
             Self::Read(read) => read.run(),

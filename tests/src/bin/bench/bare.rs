@@ -1,4 +1,4 @@
-//! What a transfer is compared with: the least that the same work can cost, each as two processes of this very program.
+//! The baselines of the comparison: the least that the same work can cost, each as two processes of this program.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub fn quinn(settings: &Settings) -> Run {
     pair(settings, "quinn", &[])
 }
 
-/// Read, hash, seal, TCP, open, hash, write: what a verified and encrypted copy costs at least.
+/// Read, hash, seal, TCP, open, hash, write: the minimum cost of a verified and encrypted copy.
 pub fn pipeline(settings: &Settings) -> Run {
     let (source, out) = (settings.work.join("big.bin"), settings.work.join("bare.out"));
     if !source.exists() {

@@ -4,8 +4,8 @@
 //! ```sh
 //! cargo build --release --workspace && cargo run --release -p tallow-tests --bin bench -- --runs 5
 //! ```
-//! `--only resume` measures what a transfer costs that is gone on with. For each case: wall time, MB/s (10^6 bytes),
-//! CPU seconds of each process, peak memory. Medians; the spread in brackets.
+//! `--only resume` measures the cost of a resumed transfer. For each case: wall time, MB/s (10^6 bytes), CPU seconds
+//! of each process, peak memory. Medians, with the range in brackets.
 
 mod bare;
 mod process;
@@ -26,14 +26,14 @@ struct Run {
     usage: Vec<Usage>,
 }
 
-/// What is measured.
+/// A measured case.
 struct Case {
     name: &'static str,
     parts: &'static [&'static str],
     run: fn(&Settings) -> Run,
 }
 
-/// What the command line says.
+/// The settings from the command line.
 pub struct Settings {
     mebibytes: u64,
     files: u32,
@@ -116,7 +116,7 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// A file system in memory, where there is one: disks are not what is measured.
+/// A file system in memory, if there is one: disks are not measured.
 fn memory_disk() -> PathBuf {
     let shm = PathBuf::from("/dev/shm");
     if shm.is_dir() { shm } else { std::env::temp_dir() }

@@ -1,10 +1,10 @@
-//! Child processes with what they used: CPU seconds and peak memory, read from /proc.
+//! Child processes and their resource usage: CPU seconds and peak memory, read from /proc.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// What a process used.
+/// The resource usage of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     /// User and system, in seconds (steps of 10 ms).
@@ -33,7 +33,7 @@ impl Process {
         Self { child, usage: Usage::default(), lines: stderr.map(BufReader::new) }
     }
 
-    /// Reads its standard error up to a line that holds `mark`, and gives what follows it on that line.
+    /// Reads its standard error up to a line that contains `mark`, and returns the rest of that line.
     pub fn wait_for(&mut self, mark: &str) -> String {
         let lines = self.lines.as_mut().expect("standard error is read");
         let mut seen = String::new();
@@ -50,7 +50,7 @@ impl Process {
 
     /// Waits for its end, which must be a good one.
     pub fn finish(mut self) -> Usage {
-        // What it still says must not fill the pipe.
+        // Its further output must not fill the pipe.
         let drain = self.lines.take().map(|mut lines| {
             std::thread::spawn(move || {
                 let mut rest = String::new();
@@ -67,7 +67,7 @@ impl Process {
         self.usage
     }
 
-    /// What it used so far, then ends it.
+    /// Ends the process and returns its resource usage.
     pub fn stop(mut self) -> Usage {
         self.sample();
         self.child.kill().expect("a child can be ended");

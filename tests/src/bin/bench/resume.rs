@@ -69,7 +69,7 @@ fn start(settings: &Settings, source: &Path, out: &Path) -> (Child, Child, Insta
 
 /// How many bytes are stored in the staging directory, if there is one.
 fn stored(out: &Path) -> u64 {
-    // What it reads may be gone in the next moment.
+    // A directory entry may be removed before it is read.
     let found = tallow_store::partial::list(out).unwrap_or_default();
     found.first().and_then(|partial| partial.about.as_ref()).map_or(0, |about| about.stored)
 }

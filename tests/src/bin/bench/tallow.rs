@@ -11,11 +11,11 @@ use super::{Run, Settings};
 /// The way the bytes take.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// All of them through a relay.
+    /// All bytes through a relay.
     Relay,
-    /// Through a relay until there is a direct path, which needs a network interface beside the loopback.
+    /// Through a relay until there is a direct path, which needs a network interface besides the loopback.
     Direct,
-    /// To the relay inside the sender.
+    /// Through the relay inside the sender.
     Near,
 }
 
@@ -52,7 +52,7 @@ pub fn tree(settings: &Settings, way: Way) -> Run {
     transfer(settings, &source, u64::from(settings.files) * 4096, way)
 }
 
-/// One byte: what a transfer costs beside its bytes.
+/// One byte: the cost of a transfer apart from its bytes.
 pub fn byte(settings: &Settings, way: Way) -> Run {
     let source = settings.work.join("byte");
     std::fs::write(&source, b"x").expect("a byte to send");
@@ -103,7 +103,7 @@ pub fn program(settings: &Settings) -> Command {
     command
 }
 
-/// What arrived is what was sent.
+/// Checks that the received bytes equal the sent ones.
 pub fn check(sent: &Path, received: &Path) {
     if sent.is_dir() {
         let names = |dir: &Path| -> Vec<PathBuf> {

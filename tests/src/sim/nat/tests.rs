@@ -46,7 +46,7 @@ fn mappings_are_reused_by_mapping_behaviour() {
     }
 }
 
-/// Section 5: who may answer.
+/// Section 5: which hosts may answer.
 #[test]
 fn inbound_packets_pass_by_filtering_behaviour() {
     for mapping in [Dependence::Independent, Dependence::AddressAndPort] {
@@ -66,7 +66,7 @@ fn inbound_packets_pass_by_filtering_behaviour() {
     }
 }
 
-/// Whom a dependent mapping was made for may answer there and nowhere else.
+/// The host for which a dependent mapping was created may answer to it, and to no other mapping.
 #[test]
 fn each_mapping_has_its_own_filter() {
     let (mut nat, now) = nat(Dependence::AddressAndPort, Dependence::Address);
@@ -105,7 +105,7 @@ fn mappings_expire_without_outbound_packets() {
     assert_eq!(mapped(&mut nat, almost, X, y), outside);
     let later = almost + LIFETIME - SECOND;
     assert!(comes_in(&nat, later, y, outside), "what goes out refreshes it");
-    // A mapping that others keep alive forgets who was sent to only once.
+    // A mapping that other traffic refreshes drops only the permission of the old destination.
     mapped(&mut nat, later, X, "198.51.100.2:1000");
     assert!(
         !comes_in(&nat, later + 2 * SECOND, y, outside)

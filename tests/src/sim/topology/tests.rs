@@ -11,7 +11,7 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// What a test builds, and who is where.
+/// The topology of a test, and the hosts in it.
 struct Map {
     topology: Topology,
     at: BTreeMap<HostId, Segment>,
@@ -34,7 +34,7 @@ impl Map {
         self.topology.add(parent, Site::private(network, behaviour, outside), &Seed::new([1; 32]))
     }
 
-    /// A datagram: who gets it, at which address, from which address.
+    /// Sends a datagram: returns the receiving host, its address, and the source address.
     fn send(&mut self, host: HostId, from: &str, to: &str) -> Option<(HostId, SocketAddr, SocketAddr)> {
         self.carry(Protocol::Udp, host, from, to)
     }
@@ -51,7 +51,7 @@ impl Map {
         Some((host, to, flight.from))
     }
 
-    /// What a server sees of a host.
+    /// The address of a host as a server observes it.
     fn seen(&mut self, host: HostId, from: &str) -> String {
         let (to, at, seen) = self.send(host, from, SERVER).expect("the server is reached");
         assert_eq!((to, at), (RELAY, addr(SERVER)));
@@ -154,7 +154,7 @@ fn nested_nats_translate_twice_and_use_outer_hairpin() {
         assert_eq!(map.send(BOB, "192.168.1.10:5000", &alice), None, "alice's own NAT lets nobody in yet");
         let got = map.send(ALICE, "192.168.1.10:5000", &bob);
         assert_eq!(got, hairpin.then_some((BOB, addr("192.168.1.10:5000"), addr(&alice))));
-        // Inside the carrier's network they reach each other as well, by addresses that nobody tells them.
+        // Inside the carrier's network they also reach each other, by addresses that they do not learn.
         assert_eq!(map.send(BOB, "192.168.1.10:5000", "100.64.0.1:5000"), None);
         let got = map.send(ALICE, "192.168.1.10:5000", "100.64.0.2:5000");
         assert_eq!(got, Some((BOB, addr("192.168.1.10:5000"), addr("100.64.0.1:5000"))));

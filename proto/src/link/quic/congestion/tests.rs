@@ -1,5 +1,5 @@
-//! What the controllers make of a path, in simulation. `cargo test -p tallow-proto --lib -- --ignored --nocapture
-//! table` prints the figures that the default was chosen by.
+//! How the controllers behave on a path, in simulation. `cargo test -p tallow-proto --lib -- --ignored --nocapture
+//! table` prints the measurements from which the default was chosen.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::super::{Congestion, ConnId, Event, Profile, Stream, Write, config};
 
 const STREAMS: usize = 8;
 
-/// A connection whose sender always has something to send from some time on.
+/// A connection whose sender always has data to send, from a given time on.
 struct Source {
     conn: ConnId,
     starts: Duration,
@@ -22,7 +22,7 @@ fn profile(congestion: Congestion, packet_threshold: u32) -> Profile {
     Profile { congestion, packet_threshold, ..Profile::peer() }
 }
 
-/// What happens to the path on the way.
+/// A change of the path during the run.
 #[derive(Clone, Copy)]
 enum Change {
     None,
@@ -30,8 +30,8 @@ enum Change {
     Latency(Duration, Duration),
 }
 
-/// Several connections over one path, one after the other; the share of the rate that each had in the last part of the
-/// run.
+/// Runs several connections over one path, started one after the other. Returns the share of the rate that each had in
+/// the last part of the run.
 fn compete(path: Path, starts: &[(Profile, u64)], until: Duration, from: Duration, change: Change) -> Vec<Share> {
     let identity = identity();
     let mut pair = Pair::new(&starts[0].0, &identity, 50);

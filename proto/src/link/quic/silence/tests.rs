@@ -8,7 +8,7 @@ const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Sends for a second, cuts the path for so long, and says how long nothing arrives after that.
+/// Sends for a second, cuts the path for `cut`, and returns how long nothing arrives after that.
 fn gap_after(path: Path, cut: Duration, seed: u8) -> Duration {
     let profile = Profile { idle_timeout: Duration::from_secs(90), ..Profile::peer() };
     let mut pair = Pair::new(&profile, &identity(), seed);
@@ -87,7 +87,7 @@ fn idle_connection_sends_no_packets() {
     pair.trace.clear();
     pair.pass(Duration::from_secs(500));
     assert_eq!(pair.trace, []);
-    assert_eq!((pair.ends[CLIENT].visits(), pair.ends[SERVER].visits()), visits, "nor is it looked at");
+    assert_eq!((pair.ends[CLIENT].visits(), pair.ends[SERVER].visits()), visits, "the connections are not processed");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_connection_that_only_receives_sends_no_probes() {
         pair.pass(ms(200));
     }
     let said = pair.trace.iter().filter(|&&(_, to, _)| to == SERVER).count();
-    assert_eq!(said, 100, "a question would be acknowledged");
+    assert_eq!(said, 100, "a probe would be acknowledged");
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn server(identity: &Identity, life: u8) -> Quic {
     Quic::server(&Profile::relay(), identity, limits, UNIX_TIME, &Seed::new([life; 32])).unwrap()
 }
 
-/// Two ends whose client has been there and has its tickets.
+/// Two endpoints; the client connected before and has its tickets.
 fn acquainted(identity: &Identity, seed: u8) -> Pair {
     let mut pair = Pair::new(&Profile::peer(), identity, seed);
     pair.ends[SERVER] = server(identity, seed);
@@ -33,7 +33,7 @@ fn again(pair: &mut Pair, trust: Trust) -> ConnId {
     pair.ends[CLIENT].reconnect(pair.now, server_addr(), "relay.test", &trust).unwrap()
 }
 
-/// Says something at once, where that is possible.
+/// Sends data at once, if that is possible.
 fn say(pair: &mut Pair, conn: ConnId) -> Option<Stream> {
     let stream = pair.ends[CLIENT].open_bi(conn)?;
     assert_eq!(pair.ends[CLIENT].write(conn, stream, &mut Bytes::from_static(JOIN)), Write::Done);
@@ -61,7 +61,7 @@ fn a_returning_client_sends_data_in_its_first_flight() {
         assert_eq!(
             pair.take(CLIENT),
             [Event::Connected { certificate }],
-            "the certificate of the last time, by today's trust"
+            "the certificate of the last connection, under the present trust rule"
         );
         say(&mut pair, client).unwrap();
         pair.until("heard", |pair| pair.events[SERVER].iter().any(|(_, event)| matches!(event, Event::Readable(_))));
@@ -72,7 +72,10 @@ fn a_returning_client_sends_data_in_its_first_flight() {
         let (at, _) = heard(&mut pair).unwrap();
         assert_eq!(at - begun, pair.path.latency);
         pair.pass(Duration::from_millis(100));
-        assert!(pair.take(CLIENT).iter().all(|event| matches!(event, Event::Available(_))), "nothing is said twice");
+        assert!(
+            pair.take(CLIENT).iter().all(|event| matches!(event, Event::Available(_))),
+            "no event is reported twice"
+        );
         assert!(pair.take(SERVER).contains(&Event::Connected { certificate: CertificateSeen::NotAsked }));
         pair.ends[CLIENT].close(pair.now, client, 0, "");
         pair.pass(Duration::from_secs(1));
@@ -123,7 +126,8 @@ fn early_data_that_a_restarted_server_rejects_is_resent() {
 fn ticket_does_not_bypass_certificate_check() {
     let (old, new) = (identity(), identity());
     let other = Fingerprint([9; 32]);
-    // What was seen is not what is wanted now: no early data, and a certificate is asked for.
+    // The trust rule does not accept the certificate of the last connection: no early data, and a certificate is
+    // requested.
     for (trust, refused) in [
         (Trust::Pin(other), CertificateRefused::NotPinned { pinned: other, seen: old.fingerprint() }),
         (Trust::Known(other), CertificateRefused::Changed { known: other, seen: old.fingerprint() }),
@@ -134,8 +138,7 @@ fn ticket_does_not_bypass_certificate_check() {
         pair.until("refused", |pair| !pair.events[CLIENT].is_empty());
         assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::CertificateRefused(refused))]);
     }
-    // The ticket came from a server that was believed at first sight; the one that is there now has another
-    // certificate.
+    // The ticket is from a server that was trusted at first use; the present server has another certificate.
     let mut pair = acquainted(&old, 7);
     pair.ends[SERVER] = server(&new, 8);
     let client = again(&mut pair, Trust::Known(old.fingerprint()));
@@ -168,7 +171,7 @@ fn a_replayed_first_flight_is_accepted_once() {
         pair.flush();
         assert_eq!(heard(&mut pair).is_some(), copy == 1, "copy {copy}");
         pair.events[SERVER].clear();
-        // The first connection is over, so the copies are connections of their own.
+        // The connection is closed, so the replayed copies create connections of their own.
         pair.ends[CLIENT].close(pair.now, client, 0, "");
         pair.pass(Duration::from_secs(10));
         pair.events = [Vec::new(), Vec::new()];
@@ -205,13 +208,13 @@ fn unanswered_early_connection_is_given_up() {
         assert_eq!(pair.take(CLIENT).len(), 1);
         say(&mut pair, client).unwrap();
         pair.trace.clear();
-        // Three round trips, of which it knows from the last time how long they are.
+        // Three round trips, whose length is known from the last connection.
         pair.pass(Duration::from_millis(silent_for * 1_000 - 10));
         assert_eq!(pair.take(CLIENT), [], "{latency} ms");
         let flight = pair.trace.len();
         pair.pass(Duration::from_millis(500));
         assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::TimedOut)]);
-        assert_eq!(pair.trace.len(), flight + 1, "only that it is over");
+        assert_eq!(pair.trace.len(), flight + 1, "only the close");
         pair.pass(Duration::from_secs(30));
         assert_eq!((pair.take(CLIENT), pair.ends[CLIENT].connections()), (vec![], 0));
     }
@@ -223,7 +226,7 @@ fn sessions_are_used_once_and_oldest_is_evicted() {
     for number in 0..5_u8 {
         assert!(sessions.put(vec![number], vec![number; 2]));
     }
-    assert!(sessions.put(vec![3], vec![33]), "one that is there is replaced");
+    assert!(sessions.put(vec![3], vec![33]), "an existing session is replaced");
     let left: Vec<_> = (0..5).filter_map(|number| sessions.get(&[number])).collect();
     assert_eq!(left, [vec![2, 2], vec![33], vec![4, 4]]);
     assert_eq!(sessions.take(&[3]), Some(vec![33]));

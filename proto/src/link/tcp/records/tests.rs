@@ -23,7 +23,7 @@ fn head(len: usize, kind: u8) -> Vec<u8> {
     [&u32::try_from(len).unwrap().to_be_bytes()[..], &[kind]].concat()
 }
 
-/// One end, and what its owner makes of it.
+/// One end of the link, and the data that its owner read.
 struct End {
     now: Instant,
     tcp: TcpLink,
@@ -106,7 +106,7 @@ proptest! {
                 end.take().unwrap();
                 let here = end.frames.iter().map(|body| body.len() + PREFIX).sum::<usize>();
                 let unfinished = end.decoder.buffered() + end.tcp.assembling();
-                prop_assert_eq!(here + unfinished, stream.len() - rest.len(), "progress is told");
+                prop_assert_eq!(here + unfinished, stream.len() - rest.len(), "the progress is reported");
             }
         }
         end.read_all(rest);
@@ -150,17 +150,17 @@ fn long_record_is_read_into_its_final_buffer() {
         rest = &rest[end.read(rest)..];
         calls += 1;
     }
-    assert_eq!(calls, 3, "what stands before the first one, and each with what follows it");
+    assert_eq!(calls, 3, "the bytes before the first record, and each record with the bytes after it");
     end.take().unwrap();
     assert_eq!(end.frames, [&short, &long, &short, &long].map(Vec::clone));
     let whole: Vec<&Bytes> = end.pieces.iter().filter(|piece| piece.len() == long.len()).collect();
     assert_eq!(whole.len(), 2, "in one piece");
     for (piece, (at, len)) in whole.into_iter().zip(rooms) {
-        // What was here before the call was copied.
+        // The bytes that arrived before the call were copied.
         assert_eq!(piece.as_ptr().wrapping_add(piece.len() + BEHIND - len), at);
         assert!(piece.len() + BEHIND - len <= BEHIND);
     }
-    // Nobody else holds them now.
+    // No other reference to the buffers exists now.
     let unique = |piece: Bytes| piece.try_into_mut().map(|buffer| end.pool.put(buffer)).is_ok();
     assert_eq!(std::mem::take(&mut end.pieces).into_iter().map(unique).filter(|unique| *unique).count(), 4);
     assert!(end.pool.idle() >= 2 << 20);
@@ -174,8 +174,8 @@ fn an_unproven_link_takes_no_memory_for_a_claimed_length() {
     end.read_all(&head(CHUNK, KIND_CHUNK));
     assert!(end.tcp.read_buffer().len() <= MAX_READ);
     end.take().unwrap();
-    assert_eq!((end.decoder.buffered(), end.tcp.assembling()), (PREFIX + 1, 0), "it is all with the owner");
-    // What began before goes on as it came.
+    assert_eq!((end.decoder.buffered(), end.tcp.assembling()), (PREFIX + 1, 0), "the owner has read all of it");
+    // A record that began before the call is passed on as it arrives.
     end.tcp.assemble(Arc::clone(&end.pool));
     end.read_all(&[7; 3000]);
     assert!(end.tcp.read_buffer().len() <= MAX_READ);
@@ -219,7 +219,7 @@ fn connection_cut_within_record_is_lost_and_frees_buffer() {
     assert_eq!((end.tcp.assembling(), end.tcp.socket_action()), (0, SocketAction::Abort));
     let events: Vec<Event> = std::iter::from_fn(|| end.tcp.poll_event()).collect();
     assert!(events.iter().any(|event| matches!(event, Event::Closed(super::super::Closed::Lost))));
-    // What came before it can still be read.
+    // Data that arrived before can still be read.
     assert!(matches!(end.tcp.read(), Read::Data(piece) if piece.len() == PREFIX));
     assert!(matches!(end.tcp.read(), Read::Gone));
 }

@@ -1,5 +1,5 @@
-//! What two sides know of their relay paths, with every message late and every link dying at any time, at one end
-//! first.
+//! A model of what two sides know about their relay paths. Every message may be late, and every link may be lost at
+//! any time, at one end before the other.
 
 use std::collections::VecDeque;
 
@@ -7,14 +7,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One side. A link that waits is known by its number.
+/// One side. A pending link is identified by its number.
 struct End {
     relay: RelayPath<u32>,
-    /// Links that are gone here.
+    /// Links that are lost at this end.
     gone: Vec<u32>,
-    /// What was said to it and has not arrived: about which link.
+    /// Notices that were sent to this side and have not arrived: the number of the lost link.
     inbox: VecDeque<u32>,
-    /// Those that have proven themselves here.
+    /// Links that are authenticated at this end.
     proven: Vec<u32>,
 }
 
@@ -24,7 +24,7 @@ impl End {
         Self { relay, gone: Vec::new(), inbox: VecDeque::new(), proven: vec![0] }
     }
 
-    /// The link that it has beside its direct one.
+    /// The link that it has besides its direct one.
     fn has(&self) -> Option<u32> {
         match &self.relay.state {
             State::Up => self.proven.last().copied(),
@@ -52,7 +52,7 @@ impl Model {
         self.ends[1 - from].inbox.push_back(about);
     }
 
-    /// Its link is gone at this end.
+    /// The link of this end is lost.
     fn lose(&mut self, which: usize) {
         let end = &mut self.ends[which];
         let Some(number) = end.has() else { return };
@@ -102,7 +102,7 @@ impl Model {
         }
     }
 
-    /// Where both look, they meet; the sender speaks at once.
+    /// If both sides search, they are connected; the sender sends at once.
     fn meet(&mut self) {
         if self.ends.iter().all(|end| matches!(end.relay.state, State::Reconnecting { .. })) {
             self.links += 1;
@@ -111,7 +111,8 @@ impl Model {
         }
     }
 
-    /// The proof goes on by one message, which may have been on its way when the link died at its other end.
+    /// The authentication advances by one message, which may have been sent before the link was lost at its other
+    /// end.
     fn prove(&mut self, which: usize) {
         let others = self.ends[1 - which].proven.clone();
         let end = &mut self.ends[which];
@@ -119,7 +120,7 @@ impl Model {
             State::Pending(number) if which == RECEIVER => {
                 end.relay.state = State::Validating { id: LinkId(number), via: Via::Near, until: None };
             }
-            // Who answered is convinced first.
+            // The side that answers is authenticated first.
             State::Validating { id: LinkId(number), .. } if which == RECEIVER || others.contains(&number) => {
                 assert!(end.relay.prove(LinkId(number)));
                 end.proven.push(number);
@@ -146,8 +147,8 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// `DirectFailed(0)` means the same link to both, whatever is in flight; both search again once everything is lost
-    /// and said.
+    /// `DirectFailed(0)` refers to the same link on both sides, whatever is in flight; both search again once
+    /// everything is lost and reported.
     #[test]
     fn both_peers_reconnect_after_relay_path_loss(actions in prop::collection::vec(0_u8..8, 0..200)) {
         let mut model = Model::new();
@@ -168,13 +169,13 @@ proptest! {
     }
 }
 
-/// What was not yet heard when the session lost its last link comes in the next generation, before anything that is
-/// said in it.
+/// A notice that had not arrived when the session lost its last link arrives in the next generation, before any
+/// message of that generation.
 #[test]
 fn message_of_earlier_generation_is_ignored() {
     let mut relay = RelayPath::<u32>::new_for_test();
     assert_eq!(relay.handle_loss(), Received::Nothing);
-    // An offer may be from then, too; but then it has led to nothing here.
+    // An offer may be from that generation, too; but then it had no effect here.
     relay.handle_offer();
     assert_eq!(relay.handle_loss(), Received::Nothing);
     assert!(!relay.is_wanted());

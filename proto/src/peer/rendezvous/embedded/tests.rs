@@ -16,7 +16,7 @@ const AT: &str = "192.0.2.1:4433";
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 const OWN: RoomId = RoomId([7; 32]);
 
-/// One connection of a stranger, with what it was answered.
+/// One client's connection, with the answers that it got.
 struct Stranger {
     quic: Quic,
     from: SocketAddr,
@@ -31,7 +31,7 @@ struct Stranger {
 
 struct World {
     now: Instant,
-    net: Net,
+    net: Network,
     relay: EmbeddedRelay,
     strangers: Vec<Stranger>,
     /// The most answers that ever waited for one guest.
@@ -59,7 +59,7 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         let seed = Seed::new([1; 32]);
-        let mut net = Net::new(UNIX_TIME, seed.derive("net"));
+        let mut net = Network::new(UNIX_TIME, seed.derive("net"));
         let embedded = Embedded { identity: identity(), listen: vec![AT.parse().unwrap()], announce: false };
         let mut relay = EmbeddedRelay::new(embedded, Vec::new(), seed.derive("host"), &mut net);
         relay.handle_bound(Ok(AT.parse().unwrap()), &mut net);
@@ -68,7 +68,7 @@ impl World {
         Self { now, net, relay, strangers: Vec::new(), most_waiting: 0, handed_over: 0, is_vacant: true, seconds: 0 }
     }
 
-    /// A stranger connects and sends this.
+    /// A client connects and sends these messages.
     fn add(&mut self, from: &str, profile: &Profile, messages: &[ClientMessage]) -> usize {
         let number = u8::try_from(self.strangers.len()).unwrap();
         let mut quic = Quic::client(profile, UNIX_TIME, &Seed::new([number; 32]));
@@ -86,7 +86,7 @@ impl World {
         self.strangers.len() - 1
     }
 
-    /// Everybody does what can be done, and a millisecond passes.
+    /// All machines process their inputs, and the time advances by one millisecond.
     fn step(&mut self) {
         self.now += Duration::from_millis(1);
         let (now, many) = (self.now, NonZeroUsize::new(8).unwrap());

@@ -1,19 +1,19 @@
-//! What a relay answers, and what follows from it for the list.
+//! The answers of a relay and their effects on the list.
 
 use super::super::super::event::WaitingFor;
 use super::super::super::failure::{Failure, Lost, RelayFailure};
-use super::super::super::net::Net;
+use super::super::super::network::Network;
 use super::super::super::peer_link::PeerLink;
 use super::super::client::Answer;
 use super::super::server::{Origin, State};
 use super::super::{Output, Via};
-use super::{Search, ServerList, TAKEN_WITHIN, pause_after};
+use super::{BUSY_TRIES, Search, ServerList, TAKEN_WITHIN, pause_after};
 use crate::Instant;
 use crate::wire::relay::{RefusalReason, Role};
 
 impl ServerList {
-    /// Moves the conversation at one server.
-    pub(in super::super) fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
+    /// Processes the messages of one server.
+    pub(in super::super) fn pump(&mut self, now: Instant, net: &mut Network, index: usize) {
         let Some(server) = self.servers.get_mut(index) else { return };
         if matches!(server.state, State::Dialing(_)) {
             return self.read_attempts(now, net, index);
@@ -49,6 +49,16 @@ impl ServerList {
                         },
                     };
                 }
+                // It greeted, so it is there, and is busy.
+                Answer::Late => {
+                    self.last = Failure::Relay(RelayFailure::Refused(RefusalReason::Idle));
+                    let rounds = self.servers.get(index).map_or(0, |server| server.rounds);
+                    if self.search == Search::Code && rounds >= BUSY_TRIES {
+                        return self.drop_server(now, net, index, conn);
+                    }
+                    net.close(now, conn, 0, "no answer");
+                    return self.fail(now, index);
+                }
                 Answer::Versions(versions) => {
                     self.last = Failure::Versions(versions);
                     return self.drop_server(now, net, index, conn);
@@ -64,11 +74,15 @@ impl ServerList {
     fn take_answer(&mut self, index: usize) -> Option<Answer> {
         match &mut self.servers.get_mut(index)?.state {
             State::Connected(connection) | State::Paused { connection, .. } => connection.client.poll_answer(),
-            State::Idle { .. } | State::Dialing(_) | State::Resolving | State::Gone => None,
+            State::Idle { .. }
+            | State::Dialing(_)
+            | State::Resolving { .. }
+            | State::Unresolved { .. }
+            | State::Gone => None,
         }
     }
 
-    fn hand_over(&mut self, now: Instant, net: &mut Net, index: usize, streams: u8) {
+    fn hand_over(&mut self, now: Instant, net: &mut Network, index: usize, streams: u8) {
         let Some(server) = self.servers.get_mut(index) else { return };
         if let State::Connected(connection) = std::mem::replace(&mut server.state, State::Idle { next: now }) {
             let via = match &server.origin {
@@ -84,7 +98,7 @@ impl ServerList {
             );
             self.met = Some(index);
             if self.role == Role::Receiver && via != Via::Near {
-                // Where they met is where to look first, if they lose each other.
+                // If the two peers lose each other, the search starts at the relay of the last connection.
                 self.current = index;
             }
             self.stop(now, net);
@@ -92,7 +106,7 @@ impl ServerList {
         }
     }
 
-    /// This side has its seat there.
+    /// This side has its seat at this relay.
     fn seated(&mut self, index: usize) {
         if let Some(server) = self.servers.get_mut(index) {
             server.rounds = 0;
@@ -103,14 +117,15 @@ impl ServerList {
                 self.give_up = None;
                 self.wait_for(WaitingFor::Receiver);
             }
-            // No honest relay says so: in a code room only senders wait. Patience goes on running out.
+            // No correct relay answers this: in a code room only senders wait. The receiver's patience is not
+            // extended.
             (Search::Code | Search::Seated, Role::Receiver) => self.wait_for(WaitingFor::Sender),
             (Search::Again | Search::Beside, _) => self.wait_for(WaitingFor::Peer),
         }
     }
 
-    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is
-    /// too late.
+    /// Another receiver is connected to the sender. It may have a wrong code, or be this receiver's own former link;
+    /// otherwise this receiver is too late.
     fn handle_taken(&mut self, now: Instant, index: usize) {
         if self.search == Search::Code && self.dropped.is_none() {
             self.dropped = Some(Failure::Lost(Lost::Taken));
@@ -120,7 +135,7 @@ impl ServerList {
         self.pause_for(now, index, WaitingFor::Turn);
     }
 
-    /// Nobody waits there: later again.
+    /// The other side does not wait there: asks again later.
     fn pause(&mut self, now: Instant, index: usize) {
         let waiting = match self.search {
             Search::Code | Search::Seated => WaitingFor::Sender,

@@ -1,4 +1,4 @@
-//! What two well-behaved ends exchange, and what their links do to it.
+//! Exchanges between two correct ends, and the effects of link failures.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn message_waits_for_link_and_is_resent_on_next() {
     pair.up(LINK, Origin::Handshake, Origin::Handshake);
     pair.send_control(SENDER, LINK);
     assert!(pair.ends[SENDER].has_sent_all());
-    // The link takes it and dies.
+    // The link accepts the record and is lost.
     pair.wires.clear();
     for end in [SENDER, RECEIVER] {
         pair.ends[end].handle_link_lost(LINK);
@@ -46,7 +46,7 @@ fn message_waits_for_link_and_is_resent_on_next() {
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     pair.run();
     assert_eq!(pair.told[RECEIVER].control, [message(1)]);
-    assert_eq!(pair.ends[SENDER].unacknowledged(), 1, "nothing came back yet");
+    assert_eq!(pair.ends[SENDER].unacknowledged(), 1, "no acknowledgement arrived yet");
     pair.pass(KEEP_ALIVE);
     assert_eq!(pair.ends[SENDER].unacknowledged(), 0);
 }
@@ -76,7 +76,7 @@ fn control_follows_sender_and_returns_when_link_is_lost() {
     assert_eq!(pair.told[RECEIVER].usable, [LINK, DIRECT]);
     assert!(!pair.ends[SENDER].use_link(LinkId(3)));
     assert!(pair.ends[SENDER].use_link(DIRECT));
-    assert!(pair.ends[SENDER].use_link(DIRECT), "again is nothing");
+    assert!(pair.ends[SENDER].use_link(DIRECT), "a repeated call has no effect");
     pair.drain(SENDER);
     for end in [SENDER, RECEIVER] {
         pair.ends[end].send_control(message(1)).unwrap();
@@ -132,7 +132,7 @@ fn new_keys_end_all_links_and_the_control_sequence_runs_on() {
     pair.run();
     assert_eq!(pair.told[RECEIVER].control, [message(1), message(2)]);
 
-    // A record of the old generation, in the place where it would fit.
+    // A record of the old generation, in the position where it would be valid.
     pair.ends[RECEIVER].handle_generation(&keys(2, Suite::Aes256Gcm)[RECEIVER]);
     pair.ends[RECEIVER].handle_link_up(pair.now, LinkId(3), 2, Origin::Handshake);
     assert_eq!((old.0, old.2), (SENDER, FIRST));

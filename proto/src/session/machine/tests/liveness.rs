@@ -1,4 +1,4 @@
-//! Keep-alives, silence, and lanes that stand.
+//! Keep-alives, idle timeouts, and stalled lanes.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn a_genuine_record_or_64_kib_of_one_counts_as_received() {
     let silent = |session: &Session, seconds| session.alive.links[&LINK].is_silent(at(seconds), true);
     let chunk = pair.ends[SENDER].seal_chunk(at(0), LINK, StreamNo(1), Prepared::zeroed(10)).unwrap().slice(PREFIX..);
     let end = &mut pair.ends[RECEIVER];
-    // Neither a spurious timeout, nor bytes below 64 KiB, nor a record that is not open yet.
+    // None of these is a sign of life: a spurious timeout, bytes below 64 KiB, a record that is not decrypted yet.
     end.handle_timeout(at(10));
     end.handle_progress(at(10), LINK, StreamNo(2), 65_535);
     end.handle_record(at(10), LINK, StreamNo(1), chunk.into());
@@ -77,7 +77,7 @@ fn silence_does_not_count_while_reading_is_paused() {
     assert_eq!(pair.told[RECEIVER].dead, [(LINK, LinkEnd::Silent)]);
 }
 
-/// Lets time pass with everything delivered but this stream. True when the sender's link lives on.
+/// Advances the time and delivers everything except this stream. True if the sender's link is still alive.
 fn pass_without(pair: &mut Pair, stream: u8, time: Duration) -> bool {
     let until = pair.now + time;
     while pair.now < until && pair.told[SENDER].dead.is_empty() {
@@ -113,7 +113,7 @@ fn slowly_progressing_lane_is_kept() {
     let mut pair = Pair::new();
     pair.run();
     pair.send_chunk(SENDER, LINK, 1, &[1; 1_000_000]);
-    assert!(pair.deliver_one(SENDER, LINK, StreamNo(1)), "what begins the lane");
+    assert!(pair.deliver_one(SENDER, LINK, StreamNo(1)), "the record that begins the lane");
     for step in 1..10 {
         let now = pair.now;
         pair.ends[RECEIVER].handle_progress(now, LINK, StreamNo(1), step * 1000);
@@ -131,7 +131,7 @@ fn lane_may_stall_while_either_peer_does_not_read() {
     pair.ends[RECEIVER].set_reading(pair.now, false);
     assert!(pass_without(&mut pair, 1, Duration::from_secs(100)));
     pair.ends[RECEIVER].set_reading(pair.now, true);
-    // Since the last keep-alive that said so.
+    // Measured from the last keep-alive that reported progress.
     assert!(pass_without(&mut pair, 1, LANE_STALL - KEEP_ALIVE - Duration::from_secs(1)));
     pair.ends[SENDER].set_reading(pair.now, false);
     assert!(pass_without(&mut pair, 1, Duration::from_secs(100)));
@@ -140,7 +140,7 @@ fn lane_may_stall_while_either_peer_does_not_read() {
     assert_eq!(pair.told[SENDER].dead, [(LINK, LinkEnd::Stalled)]);
 }
 
-/// A later link counts as silent by what it is for, whoever spoke first on it.
+/// The idle timeout of a later link depends on its purpose, not on which side dialled.
 #[test]
 fn later_relay_path_has_same_silence_limit_as_first() {
     for (pace, every, patience) in

@@ -1,5 +1,6 @@
-//! Two sessions over links that come, are cut, go unnoticed for a while and deliver in any order among each other, held
-//! against the simplest model: every message arrives exactly once and in order, whatever happens to the links.
+//! Two sessions over links that appear, are cut, stay unnoticed for a while and deliver in any order relative to each
+//! other. The test compares them with the simplest model: every message arrives exactly once and in order, whatever
+//! happens to the links.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +11,23 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// An end has something to say.
+    /// An end queues a message.
     Say { end: usize },
-    /// A chunk for some usable link.
+    /// An end sends a chunk on some usable link.
     Chunk { end: usize, pick: usize, stream: u8 },
-    /// A link's first stream takes one record.
+    /// A link's first stream accepts one record.
     Take { end: usize, pick: usize },
-    /// Some stream delivers so many records.
+    /// Some stream delivers this many records.
     Deliver { pick: usize, count: usize },
-    /// A link dies, with all that is under way on it; its ends do not know yet.
+    /// A link is cut, and everything in flight on it is lost; its ends are not notified yet.
     Cut { pick: usize },
-    /// An end hears that a link is dead.
+    /// An end is notified that a link is dead.
     Notice { end: usize, pick: usize },
-    /// A new link, dialled by one end.
+    /// One end dials a new link.
     Join { dialler: usize },
     /// An end moves control.
     Move { end: usize, pick: usize },
-    /// All links die and the peers meet again.
+    /// All links are lost and the peers reconnect.
     Meet,
     /// Time passes.
     Wait { millis: u64 },
@@ -52,7 +53,7 @@ struct Model {
     pair: Pair,
     said: [Vec<Control>; 2],
     chunks: [usize; 2],
-    /// Links that carry nothing any more.
+    /// Links that deliver nothing any more.
     cut: BTreeSet<LinkId>,
     next_link: u32,
     generation: u8,
@@ -166,7 +167,7 @@ impl Model {
         self.pair.up(link, Origin::Handshake, Origin::Handshake);
     }
 
-    /// What holds at all times.
+    /// The invariants at all times.
     fn check(&self) {
         for end in [SENDER, RECEIVER] {
             let told = &self.pair.told[end];
@@ -180,10 +181,10 @@ impl Model {
             assert!(alive.links.len() <= MAX_LINKS && alive.reliable.unacknowledged() <= WAITING);
             assert!(alive.control.is_none_or(|link| alive.links.contains_key(&link)));
         }
-        assert_eq!(nonces_seen(), self.pair.sent.len(), "each record that was sealed left, under a nonce of its own");
+        assert_eq!(nonces_seen(), self.pair.sent.len(), "each sealed record was sent, under its own nonce");
     }
 
-    /// Once the network heals, everything arrives.
+    /// After the network recovers, everything arrives.
     fn heal(&mut self) {
         let [sender, receiver] = [SENDER, RECEIVER].map(|end| self.pair.links(end));
         let whole: Vec<_> = sender.iter().filter(|link| receiver.contains(link) && !self.cut.contains(link)).collect();
@@ -232,7 +233,7 @@ proptest! {
         let mut rogue = Rogue::new(SENDER);
         for (relayed, stream, body) in frames {
             let link = if relayed { LINK } else { DIRECT };
-            // Half of them are sealed with the right keys, so that what stands inside is judged.
+            // Half of them are sealed with the correct keys, so that their contents are validated.
             let body = if stream % 2 == 0 { body.into() } else { rogue.seal(&serde_bytes(&body)) };
             pair.ends[RECEIVER].handle_progress(pair.now, link, StreamNo(stream), body.len());
             pair.arrive(RECEIVER, link, StreamNo(stream / 2), body);
@@ -241,7 +242,7 @@ proptest! {
     }
 }
 
-/// The bytes as they are, without a length before them.
+/// Serializes the bytes without a length prefix.
 fn serde_bytes(bytes: &[u8]) -> impl serde::Serialize {
     struct Raw(Vec<u8>);
     impl serde::Serialize for Raw {

@@ -23,7 +23,7 @@ fn later_link_accepts_only_proof_until_proven() {
             while pair.deliver_one(end, DIRECT, FIRST) {}
         }
     }
-    // The dialler's nonce, the answer, the answer's echo, and the keep-alive that shows that it arrived.
+    // The dialler's nonce, the answer, the answer's echo, and the keep-alive that shows that the echo arrived.
     let expected = [
         (vec![SENDER], [false, false]),
         (vec![RECEIVER], [false, false]),
@@ -44,8 +44,8 @@ fn chunks_that_overtake_proof_on_later_link_are_kept() {
         assert!(pair.deliver_one(end, DIRECT, FIRST));
     }
     assert_eq!((&pair.told[SENDER].usable[..], &pair.told[RECEIVER].usable[..]), (&[LINK][..], &[LINK, DIRECT][..]));
-    // The receiver is convinced first; its chunks come before the message that shows it, on the same stream and on
-    // another.
+    // The receiver is convinced first. Its chunks arrive before the message that shows this, on the same stream and on
+    // another one.
     pair.send_chunk(RECEIVER, DIRECT, 0, &[1; 2 * BIND_BYTES]);
     pair.deliver_one(RECEIVER, DIRECT, FIRST);
     assert_eq!(pair.told[SENDER].usable, [LINK]);
@@ -62,7 +62,7 @@ fn replayed_proof_is_refused() {
     let mut pair = Pair::new();
     pair.run();
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
-    // Somebody takes the dialler's first record from a link that never arrives, and its third from nowhere.
+    // An attacker replays the dialler's first record from a link that never arrives, and forges its third record.
     pair.send_control(SENDER, DIRECT);
     let stolen = pair.sent.last().unwrap().3.clone();
     pair.wires.clear();
@@ -73,7 +73,7 @@ fn replayed_proof_is_refused() {
     pair.arrive(RECEIVER, LinkId(3), FIRST, stolen);
     assert_eq!(pair.told[RECEIVER].dead, [(LinkId(3), LinkEnd::Violation(Violation::RecordOrder))]);
     assert_eq!(pair.told[RECEIVER].usable, [LINK]);
-    // An answer to the dialler with another nonce than its own, and a third record with another than the answer's.
+    // An answer to the dialler with a wrong nonce, and a third record with a nonce that differs from the answer's.
     let mut rogue = Rogue::new(RECEIVER);
     let answer = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo: Some([2; 16]) });
     pair.arrive(SENDER, DIRECT, FIRST, answer);
@@ -152,7 +152,7 @@ fn unproven_link_has_bounded_time_bytes_and_records() {
     pair.drain(RECEIVER);
     ends(&mut pair, unbound);
 
-    // Anything but a proof, on any stream, ends it at once: so the count of records is a second line.
+    // Any record except a proof, on any stream, ends the link at once; so the count of records is a second defence.
     let mut lane = 2000;
     for (stream, message) in [(0, Control::Sync), (0, message(1)), (1, keep_alive(&[], true))] {
         up(&mut pair);

@@ -1,4 +1,4 @@
-//! Each broken rule, by a peer that keeps none and by a relay that changes what passes.
+//! Each violation, by a misbehaving peer and by a relay that modifies records.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn a_violation_ends_the_session_only_on_the_first_link() {
             end.handle_link_up(now, LinkId(7), 0, Origin::Handshake);
             end.handle_generation(&keys(1, Suite::Aes256Gcm)[1]);
             end.handle_timeout(now + Duration::from_secs(100));
-            // It hears nothing more, and can still say why.
+            // The session ignores further input, and can still send the reason.
             end.send_control(message(2)).unwrap();
             pair.run();
             assert_eq!(pair.told[RECEIVER].control, []);
@@ -94,7 +94,7 @@ fn a_repeated_message_is_dropped() {
     pair.all_well();
 }
 
-/// A sender's conversation of control records and chunks on one stream, not yet delivered.
+/// Control records and chunks that a sender sealed for one stream, not delivered yet.
 fn conversation() -> (Pair, Vec<Bytes>) {
     let mut pair = Pair::new();
     for n in 0..4_u8 {
@@ -109,7 +109,7 @@ fn conversation() -> (Pair, Vec<Bytes>) {
 #[test]
 fn x06_a_session_refuses_records_of_another_context() {
     let (_, genuine) = conversation();
-    // Another session of the same people: the wires crossed after the handshakes.
+    // Another session of the same users: the wires were swapped after the handshakes.
     let other = {
         let mut pair = Pair::new();
         for (end, keys) in keys(1, Suite::Aes256Gcm).iter().enumerate() {
@@ -124,13 +124,13 @@ fn x06_a_session_refuses_records_of_another_context() {
     pair.arrive(RECEIVER, LINK, FIRST, other[0].clone());
     assert_eq!(pair.told[RECEIVER].failed, Some(Violation::BadRecord));
 
-    // The peer's own records, sent back to it.
+    // The peer's own records, reflected to it.
     let (mut pair, records) = conversation();
     pair.arrive(SENDER, LINK, FIRST, records[0].clone());
     assert_eq!(pair.told[SENDER].failed, Some(Violation::BadRecord));
 
-    // The ciphertexts of two chunks exchanged, each under the other's header; or a chunk's under a control record's
-    // header.
+    // The ciphertexts of two chunks swapped, each under the other's header; or a chunk's ciphertext under a control
+    // record's header.
     let chunks: Vec<usize> = (0..genuine.len()).filter(|&at| genuine[at][0] == KIND_CHUNK).collect();
     assert_eq!(chunks.len(), 4);
     for (to, from) in [(0, 1), (1, 0), (3, 2)].map(|(to, from)| (chunks[to], chunks[from])) {
@@ -141,7 +141,7 @@ fn x06_a_session_refuses_records_of_another_context() {
             pair.arrive(RECEIVER, LINK, FIRST, record.clone());
         }
         assert_eq!(pair.told[RECEIVER].failed, Some(Violation::BadRecord));
-        assert_eq!(pair.told[RECEIVER].chunks.last(), Some(&Err(BadRecord)), "no plaintext came out");
+        assert_eq!(pair.told[RECEIVER].chunks.last(), Some(&Err(Violation::BadRecord)), "no plaintext is returned");
     }
     let (mut pair, mut records) = conversation();
     records[chunks[0]] = [&[KIND_CONTROL][..], &genuine[chunks[0]][1..]].concat().into();
@@ -166,7 +166,7 @@ fn x07_a_session_ends_within_one_record_of_a_tampered_one() {
         ];
         for (name, change) in changes {
             let (mut pair, mut records) = conversation();
-            // Something that follows the last chunk, as the end of a transfer does.
+            // A record that follows the last chunk, as the end of a transfer does.
             pair.ends[SENDER].send_control(message(4)).unwrap();
             pair.send_control(SENDER, LINK);
             records.extend(pair.wires.remove(&(SENDER, LINK, FIRST)).unwrap());
@@ -181,7 +181,7 @@ fn x07_a_session_ends_within_one_record_of_a_tampered_one() {
             pair.arrive(RECEIVER, LINK, FIRST, records[wrong].clone());
             assert_eq!(pair.told[RECEIVER].failed, Some(Violation::RecordOrder), "{name} {at}");
             let after = (pair.told[RECEIVER].chunks.len(), pair.told[RECEIVER].control.len());
-            assert_eq!(before, after, "{name} {at}: it came through");
+            assert_eq!(before, after, "{name} {at}: it was accepted");
         }
     }
 }

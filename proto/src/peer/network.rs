@@ -1,12 +1,12 @@
 //! The sockets of a peer by their roles, and the connections on them.
 //!
-//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not
-//! there, or UDP is not.
+//! It decides nothing about the transfer. A socket that could not be bound stays `Unusable`: this machine lacks the
+//! address family, or UDP.
 //!
-//! Datagrams sent from direct sockets count against the anti-amplification budget (`p2p::budget`), except to addresses
-//! where a link has proven to be the other peer's, and to servers that the person named. Bounds: [`MAX_DATAGRAMS`]
-//! datagrams of our own wait; a connection holds at most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to
-//! the other peer ([`Net::widen`]).
+//! Datagrams from direct sockets are charged to the anti-amplification budget (`p2p::budget`). Two kinds of addresses
+//! are exempt: those to which an authenticated link of the other peer leads, and servers that the user configured.
+//! Bounds: [`MAX_DATAGRAMS`] datagrams of this side wait; a connection holds at most [`UNPROVEN_WINDOW`] unread bytes
+//! until the other peer is authenticated on it ([`Network::widen`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -26,7 +26,9 @@ use crate::link::race::{Attempt, Transport};
 use crate::link::tcp::{Dialler, Kind, Target, TcpLink, Windows};
 use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, QueryId, SocketId, TcpEvent, TcpId, Transmit};
+use crate::net::{
+    Action, Arrival, Bind, Ecn, Listen, ListenerId, MARK, QueryId, Slot, SocketId, TcpEvent, TcpId, Transmit,
+};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{CandidateTransport, Family, canonical};
 use crate::pool::Pool;
@@ -34,71 +36,84 @@ use crate::seed::Seed;
 
 pub use crate::link::connections::{ConnectionId, Event};
 
-/// Towards relays over IPv4.
+/// Client socket for relays over IPv4.
 pub const CLIENT_V4: SocketId = SocketId(0);
-/// Towards relays over IPv6.
+/// Client socket for relays over IPv6.
 pub const CLIENT_V6: SocketId = SocketId(1);
-/// The relay inside a sender listens here.
+/// The socket on which the relay inside a sender listens.
 pub const LISTENER: SocketId = SocketId(2);
-/// Multicast DNS over IPv4.
+/// The socket for multicast DNS over IPv4.
 pub const MDNS: SocketId = SocketId(3);
-/// Towards the other peer over IPv4: client, server and STUN on one socket, apart from what goes to relays.
+/// The socket for direct paths over IPv4: client, server and STUN share it; traffic to relays does not use it.
 pub const DIRECT_V4: SocketId = SocketId(4);
-/// The same over IPv6.
+/// The socket for direct paths over IPv6.
 pub const DIRECT_V6: SocketId = SocketId(5);
-/// Peers of our own network connect here.
+/// The listener for TCP connections from peers in the same network.
 pub const DIRECT_TCP: ListenerId = ListenerId(0);
 
-/// Bytes of the packet that opens a TCP connection.
+/// Size of the packet that opens a TCP connection, in bytes.
 const SYN: usize = 60;
-/// A neighbour takes a TCP connection soon or not at all.
+/// How long a TCP connection to a peer in the same network may take.
 const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
-/// How often systems ask for one until then: again after 1 s, and after 2 s or 3 s.
+/// How often a system sends the SYN in that time: again after 1 s, and after 2 s or 3 s.
 const SYNS: usize = 3;
-/// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
+/// Datagrams of other protocols than QUIC and mDNS that wait for a direct socket; more are dropped.
 const MAX_DATAGRAMS: usize = 64;
-/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting
-/// before.
+/// How many unread bytes a connection may hold before the other peer is authenticated on it: before that a peer sends
+/// no more than a greeting.
 const UNPROVEN_WINDOW: usize = 64 << 10;
-/// The path of a WebSocket at a relay.
+/// The WebSocket path at a relay.
 const PATH: &str = "/";
 
-/// Who is dialled, beside the address.
+/// The relay to connect to, except for its address.
 #[derive(Debug, Clone, Copy)]
 pub struct RelayTarget<'a> {
-    /// The name that a certificate would stand for.
+    /// The name that the certificate must have.
     pub host: &'a str,
-    /// The port there.
+    /// The relay's port.
     pub port: u16,
     /// Which certificate is accepted.
     pub trust: &'a Trust,
-    /// The proxy that leads there.
+    /// The proxy through which the connection is made.
     pub proxy: Option<&'a Proxy>,
-    /// What is said first may be heard twice: see [`Quic::reconnect`].
+    /// The first request may be sent as 0-RTT data, which an attacker can replay: see [`Quic::reconnect`].
     pub early: bool,
 }
 
-/// What became of an attempt to connect.
+/// The other peer itself, at one of its addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectTarget {
+    /// The transport.
+    pub transport: CandidateTransport,
+    /// The address.
+    pub to: SocketAddr,
+    /// SHA-256 of the certificate that the peer must present.
+    pub certificate: [u8; 32],
+    /// The mark in the peer's token.
+    pub mark: [u8; MARK],
+}
+
+/// The result of starting a connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dial {
-    /// Under way.
+    /// The attempt runs.
     Started(ConnectionId),
-    /// The socket is not bound yet: ask again.
+    /// The socket is not bound yet: try again later.
     NotYet,
-    /// That address can't be reached from here.
+    /// This address can't be reached from this machine.
     Impossible,
 }
 
-/// For what a name is looked up.
+/// The purpose of a name lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
-    /// A relay, or the proxy that leads to it: its place in the list.
+    /// The address of a relay, or of the proxy in front of it: its index in the list.
     Relay(usize),
-    /// A STUN server that the person named.
+    /// The address of a STUN server that the user configured.
     StunServer,
 }
 
-/// Where a socket of ours stands that has no endpoint.
+/// The state of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {
     Binding,
@@ -106,39 +121,42 @@ enum Socket {
     Unusable,
 }
 
-/// A datagram that is not QUIC's.
+/// A datagram of another protocol than QUIC.
 struct Datagram {
     socket: SocketId,
     to: SocketAddr,
     data: Vec<u8>,
-    /// It goes to an address that the other peer named.
+    /// It is charged to the budget: the other peer chose its destination.
     counted: bool,
 }
 
-/// See the module's text.
-pub struct Net {
+/// The sockets and connections of a peer.
+pub struct Network {
     sockets: BTreeMap<SocketId, Socket>,
     connections: Connections,
     dialler: Dialler,
     actions: VecDeque<Action>,
-    /// What was looked up; a [`QueryId`] is a place in it.
+    /// The lookups that were started; a [`QueryId`] is an index into them.
     queries: Vec<Query>,
-    /// TCP connections whose stream was finished: they tell nobody else.
+    /// TCP connections whose stream was finished; this list makes up for the acknowledgement that TCP does not
+    /// report.
     finished: VecDeque<TcpId>,
     datagrams: VecDeque<Datagram>,
     budget: Budget,
-    /// Direct connections that have proven to be the other peer's.
+    /// Direct connections on which the other peer is authenticated.
     proven: Vec<ConnectionId>,
-    /// To which machine a plain TCP connection leads.
+    /// The machine at the other end of each plain TCP connection.
     neighbours: BTreeMap<TcpId, IpAddr>,
-    /// For long records that arrive in TCP connections.
+    /// Buffers for long records that arrive in TCP connections.
     buffers: Arc<Pool>,
     unix_time: Duration,
+    /// The sockets may be shared.
+    slot: Option<Slot>,
     seed: Seed,
 }
 
-impl Net {
-    /// No sockets.
+impl Network {
+    /// A network without sockets.
     #[must_use]
     pub fn new(unix_time: Duration, seed: Seed) -> Self {
         let dialler = Dialler::new(unix_time, &seed);
@@ -155,17 +173,30 @@ impl Net {
             neighbours: BTreeMap::new(),
             buffers: Arc::default(),
             unix_time,
+            slot: None,
             seed,
         }
     }
 
-    /// Where the buffers of long records come from, and go to once they are opened.
+    /// Its sockets may be shared with other nodes, except that of the embedded relay.
+    #[must_use]
+    pub fn with_slot(self, slot: Option<Slot>) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The slot of this node, if its sockets may be shared.
+    #[must_use]
+    pub const fn slot(&self) -> Option<Slot> {
+        self.slot
+    }
+
+    /// The pool of buffers for long records; a buffer returns to it when its record was opened.
     #[must_use]
     pub fn buffers(&self) -> Arc<Pool> {
         Arc::clone(&self.buffers)
     }
 
-    /// Asks for the client's sockets, one per family.
+    /// Requests the client sockets, one for each address family.
     pub fn open_clients(&mut self) {
         for (socket, ip) in
             [(CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
@@ -174,26 +205,38 @@ impl Net {
         }
     }
 
-    /// Asks for one socket.
+    /// Requests one socket, which may be shared.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
-        self.sockets.insert(socket, Socket::Binding);
-        // All others have one of each family, which may be asked to have the same port.
-        let dual_stack = socket == LISTENER;
-        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
+        self.bind_with(socket, addr, self.slot);
     }
 
-    /// Asks for the socket of multicast DNS, which other programs use too.
+    /// Asks for one socket whose port belongs to this node alone.
+    pub fn bind_own(&mut self, socket: SocketId, addr: SocketAddr) {
+        self.bind_with(socket, addr, None);
+    }
+
+    fn bind_with(&mut self, socket: SocketId, addr: SocketAddr, slot: Option<Slot>) {
+        self.sockets.insert(socket, Socket::Binding);
+        // All other sockets exist once for each address family, and both may have to use the same port.
+        let dual_stack = socket == LISTENER;
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None, slot }));
+    }
+
+    /// Requests the multicast DNS socket, whose port other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
-        let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
+        let (group, slot) = (Some(mdns::GROUP.ip()), self.slot);
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group, slot }));
     }
 
-    /// A client's socket was bound, or can't be.
+    /// A client socket was bound, or can't be.
     pub fn handle_client_bound(&mut self, socket: SocketId, usable: bool) {
         let state = if usable {
             let seed = self.seed.derive(if socket == CLIENT_V4 { "client v4" } else { "client v6" });
-            self.connections.open(socket, Quic::client(&narrow(Profile::peer()), self.unix_time, &seed));
+            self.connections.open(
+                socket,
+                Quic::client(&narrow(Profile { slot: self.slot, ..Profile::peer() }), self.unix_time, &seed),
+            );
             Socket::Open
         } else {
             Socket::Unusable
@@ -201,7 +244,7 @@ impl Net {
         self.sockets.insert(socket, state);
     }
 
-    /// The listener's endpoint shows this certificate. False: it can't.
+    /// Creates the listener's endpoint with this certificate. Returns false if the certificate can't be used.
     pub fn open_listener(&mut self, identity: &Identity, seed: &Seed) -> bool {
         let quic = Quic::server(&narrow(Profile::peer()), identity, Limits::default(), self.unix_time, seed);
         let Ok(quic) = quic else { return false };
@@ -210,42 +253,39 @@ impl Net {
         true
     }
 
-    /// Whether a client's socket may still come.
+    /// Whether a client socket is still being bound.
     #[must_use]
     pub fn is_binding(&self) -> bool {
         [CLIENT_V4, CLIENT_V6].iter().any(|socket| matches!(self.sockets.get(socket), Some(Socket::Binding)))
     }
 
-    /// Whether no client's socket could be bound.
+    /// Whether all client sockets failed to bind.
     #[must_use]
     pub fn is_unusable(&self) -> bool {
         [CLIENT_V4, CLIENT_V6].iter().all(|socket| matches!(self.sockets.get(socket), Some(Socket::Unusable)))
     }
 
-    /// A direct socket was bound: its endpoint shows this certificate. False: no certificate can be shown.
+    /// Creates the endpoint of a bound direct socket with this certificate. Returns false if the certificate can't be
+    /// used.
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
         let limits = Limits { incoming: 8, ..Limits::default() };
-        let quic = Quic::server(&narrow(Profile::direct()), identity, limits, self.unix_time, &seed);
+        let profile = Profile { slot: self.slot, ..Profile::direct() };
+        let quic = Quic::server(&narrow(profile), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open);
         self.connections.open(socket, quic);
         true
     }
 
-    /// Asks for a listener for peers of our own network.
+    /// Requests a listener for peers in the same network.
     pub fn listen_direct(&mut self, addr: SocketAddr) {
         self.actions.push_back(Action::Listen(DIRECT_TCP, Listen { backlog: 8, ..Listen::from(addr) }));
     }
 
-    /// Begins an attempt to reach the other peer itself.
-    pub fn dial_direct(
-        &mut self,
-        now: Instant,
-        transport: CandidateTransport,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) -> Dial {
+    /// Starts an attempt to connect directly to the other peer.
+    pub fn dial_direct(&mut self, now: Instant, target: &DirectTarget) -> Dial {
+        let DirectTarget { transport, to, certificate, mark } = *target;
         match transport {
             CandidateTransport::Tcp => {
                 if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
@@ -259,7 +299,7 @@ impl Net {
             CandidateTransport::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
-                match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
+                match quic.connect_marked(now, to, Fingerprint(certificate), mark) {
                     Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
                     Err(_) => Dial::Impossible,
                 }
@@ -267,8 +307,8 @@ impl Net {
         }
     }
 
-    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not
-    /// answered.
+    /// Takes the next incoming connection, which may be the other peer's. `wanted` decides by its source address; a
+    /// connection that is not wanted gets no answer.
     pub fn poll_direct(
         &mut self,
         now: Instant,
@@ -287,15 +327,15 @@ impl Net {
         None
     }
 
-    /// A TCP connection of somebody who may be the other peer.
+    /// Accepts an incoming TCP connection, which may be the other peer's.
     pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> TcpId {
         let tcp = self.connections.tcp_links.accept(TcpLink::plain(now, UNPROVEN_TCP));
         self.neighbours.insert(tcp, canonical(from).ip());
         tcp
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its
-    /// records as soon as they begin.
+    /// The other peer is authenticated on this connection: datagrams to its address are no longer charged to the
+    /// budget, and memory for its records is allocated as soon as they begin.
     pub fn prove(&mut self, conn: ConnectionId) {
         self.widen(conn);
         match conn {
@@ -315,7 +355,7 @@ impl Net {
         self.proven.push(conn);
     }
 
-    /// This connection leads to the other peer: it may hold as much unread as a transfer needs.
+    /// This connection leads to the other peer: raises the limit of unread bytes to what a transfer needs.
     pub fn widen(&mut self, conn: ConnectionId) {
         if let ConnectionId::Quic(socket, id) = conn
             && let Some(quic) = self.quic(socket)
@@ -324,7 +364,7 @@ impl Net {
         }
     }
 
-    /// How much is here of a record that cannot be read yet.
+    /// How many bytes of the first incomplete record have arrived.
     #[must_use]
     pub fn assembling(&self, conn: ConnectionId) -> usize {
         match conn {
@@ -333,14 +373,14 @@ impl Net {
         }
     }
 
-    /// Sends a datagram. `counted`: to an address that the other peer named.
+    /// Sends a datagram. `counted`: charge it to the budget, because the other peer chose the address.
     pub fn send_datagram(&mut self, socket: SocketId, to: SocketAddr, data: Vec<u8>, counted: bool) {
         if self.datagrams.len() < MAX_DATAGRAMS {
             self.datagrams.push_back(Datagram { socket, to, data, counted });
         }
     }
 
-    /// Lets go of a socket and all that is on it.
+    /// Releases a socket and closes all connections on it.
     pub fn release(&mut self, socket: SocketId) {
         self.connections.release(socket);
         if self.sockets.remove(&socket).is_some() {
@@ -348,7 +388,7 @@ impl Net {
         }
     }
 
-    /// Begins an attempt to connect.
+    /// Starts an attempt to connect to a relay.
     pub fn dial(&mut self, now: Instant, attempt: &Attempt, target: &RelayTarget<'_>) -> Dial {
         let kind = match attempt.transport {
             Transport::Quic => return self.dial_quic(now, attempt.to, target),
@@ -387,18 +427,18 @@ impl Net {
         self.connections.endpoint(socket)
     }
 
-    /// Reads what arrived on a stream, at most one packet's worth.
+    /// Reads received bytes of a stream, at most one packet's worth.
     pub fn read(&mut self, conn: ConnectionId, stream: Stream) -> Read {
         self.connections.read(conn, stream, usize::MAX)
     }
 
-    /// Writes what there is room for; `data` keeps the rest.
+    /// Writes as much as there is room for; `data` keeps the rest.
     pub fn write(&mut self, now: Instant, conn: ConnectionId, stream: Stream, data: &mut Bytes) -> Write {
         self.connections.write(now, conn, stream, data)
     }
 
-    /// Nothing follows on a stream. TCP does not report the other side's acknowledgement, so that it counts as given at
-    /// once.
+    /// Ends a stream after the bytes that were written. TCP does not report the acknowledgement, so for TCP the
+    /// stream counts as acknowledged at once.
     pub fn finish(&mut self, now: Instant, conn: ConnectionId, stream: Stream) {
         self.connections.finish(now, conn, stream, 0, "");
         if let ConnectionId::Tcp(tcp) = conn {
@@ -406,34 +446,40 @@ impl Net {
         }
     }
 
-    /// The first stream of a connection of ours.
+    /// Opens the first stream of a connection that this side started.
     pub fn open_first(&mut self, conn: ConnectionId) -> Option<Stream> {
         self.connections.open_first(conn)
     }
 
-    /// Another stream, where the connection has more than one.
+    /// Opens another stream, if the connection can have more than one.
     pub fn open_uni(&mut self, conn: ConnectionId) -> Option<Stream> {
         self.connections.open_uni(conn)
     }
 
-    /// The round trip to the next hop, where it is known.
+    /// Round-trip time to the next hop, if it is known.
     #[must_use]
     pub fn rtt(&mut self, conn: ConnectionId) -> Option<Duration> {
         self.connections.rtt(conn)
     }
 
-    /// This machine's addresses changed, or it slept.
+    /// When something was last received on a connection, even before it is connected; `None` if that is not known.
+    #[must_use]
+    pub fn last_received(&mut self, conn: ConnectionId) -> Option<Instant> {
+        self.connections.last_received(conn)
+    }
+
+    /// This machine's addresses changed, or it was suspended.
     pub fn handle_moved(&mut self) {
         self.connections.endpoints_mut().for_each(Quic::handle_moved);
     }
 
-    /// How much arrived on a connection, where that is counted.
+    /// How many bytes arrived on a connection, if that is counted.
     #[must_use]
     pub fn received(&mut self, conn: ConnectionId) -> Option<u64> {
         self.connections.received(conn)
     }
 
-    /// Closes a connection. What was finished on it still goes out; of the rest, what is in flight may be lost.
+    /// Closes a connection. Finished streams are still sent; other data in flight may be lost.
     pub fn close(&mut self, now: Instant, conn: ConnectionId, code: u32, reason: &'static str) {
         self.proven.retain(|&proven| proven != conn);
         if let ConnectionId::Tcp(tcp) = conn {
@@ -442,7 +488,7 @@ impl Net {
         self.connections.close(now, conn, code, reason);
     }
 
-    /// Whether the other peer is at this address: a direct link leads there, of the same socket or to the same machine.
+    /// Whether an authenticated direct link leads to this address: from the same socket, or to the same machine.
     fn is_proven(&mut self, to: SocketAddr) -> bool {
         let (to, socket) = (canonical(to), direct_socket(Family::of(to.ip())));
         let (connections, neighbours) = (&mut self.connections, &self.neighbours);
@@ -454,44 +500,44 @@ impl Net {
         })
     }
 
-    /// What happened to a TCP connection.
+    /// An event of a TCP connection.
     pub fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
         self.connections.handle_tcp(now, tcp, event);
     }
 
-    /// A TCP connection to be looked at.
+    /// The next TCP connection that has to be served.
     pub fn poll_tcp(&mut self) -> Option<TcpId> {
         self.connections.poll_tcp()
     }
 
-    /// Where the next bytes of a TCP connection go.
+    /// The buffer for the next bytes that a TCP connection receives.
     pub fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
         self.connections.pipe_buffer(tcp)
     }
 
-    /// What waits to be written to a TCP connection.
+    /// The bytes that wait to be written to a TCP connection.
     pub fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
         self.connections.pipe_output(tcp, slices)
     }
 
-    /// One datagram.
+    /// A received datagram.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
         self.connections.handle_datagram(now, arrival, data);
     }
 
-    /// Timers of all connections.
+    /// Runs the timers of all connections that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.connections.endpoints_mut().for_each(|quic| quic.handle_timeout(now));
         self.connections.tcp_links.handle_timeout(now);
     }
 
-    /// Moves everything inside the endpoints.
+    /// Advances the endpoints.
     pub fn settle(&mut self, now: Instant) {
         self.connections.settle(now);
     }
 
-    /// The next event of any connection that says something to a peer: streams are opened when they are needed, and no
-    /// peer stops one.
+    /// The next event of any connection that concerns a peer. Events about free streams are left out because peers
+    /// open streams on demand, and events about stopped streams because no peer stops one.
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         if let Some(tcp) = self.finished.pop_front() {
             return Some((ConnectionId::Tcp(tcp), Event::Finished(Stream::first())));
@@ -510,13 +556,13 @@ impl Net {
         self.connections.poll_endpoint_timeout().into_iter().chain(self.connections.tcp_links.poll_timeout()).min()
     }
 
-    /// Whether something waits to be sent.
+    /// Whether datagrams wait to be sent.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         !self.connections.is_flushed()
     }
 
-    /// The next batch for this socket.
+    /// The next batch of datagrams for this socket.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
@@ -556,39 +602,39 @@ impl Net {
         }
     }
 
-    /// The next thing to ask of the runtime.
+    /// The next action for the runtime.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front().or_else(|| self.connections.tcp_links.poll_action())
     }
 
-    /// Looks up a name.
+    /// Starts the lookup of a name.
     pub fn resolve(&mut self, query: Query, host: &str, port: u16) {
         let id = QueryId(u32::try_from(self.queries.len()).unwrap_or(u32::MAX));
         self.queries.push(query);
         self.act(Action::Resolve(id, host.to_owned(), port));
     }
 
-    /// For what a name was looked up.
+    /// The purpose of a lookup.
     #[must_use]
     pub fn query(&self, id: QueryId) -> Option<Query> {
         self.queries.get(usize::try_from(id.0).ok()?).copied()
     }
 
-    /// Asks the runtime for something.
+    /// Queues an action for the runtime.
     pub fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
 }
 
-/// How a connection begins that anybody may be at the other end of.
+/// The profile of a connection before the other peer is authenticated on it: with a small window.
 const fn narrow(profile: Profile) -> Profile {
     Profile { receive_window: UNPROVEN_WINDOW as u64, ..profile }
 }
 
-/// The same of a plain TCP connection.
+/// The windows of a plain TCP connection before the other peer is authenticated on it.
 const UNPROVEN_TCP: Windows = Windows { receive: UNPROVEN_WINDOW, ..Windows::direct() };
 
-/// The socket towards the other peer.
+/// The direct socket for this address family.
 #[must_use]
 pub const fn direct_socket(family: Family) -> SocketId {
     match family {
