@@ -8,7 +8,7 @@
 //! | QUIC, the destination connection id begins with a mark | the mark's slot |
 //! | STUN, the transaction id begins with a mark | the mark's slot |
 //! | a probe, its token begins with a mark | the mark's slot |
-//! | another QUIC packet with a short header (a stateless reset) | every slot that lately sent to that address |
+//! | another short QUIC packet (a stateless reset) | every slot that recently sent to the sender's address |
 //! | anything else | nobody |
 //! | whatever arrives at a multicast socket | every slot |
 //!

@@ -147,7 +147,7 @@ impl World {
     }
 
     fn flush(&mut self) {
-        for (house, address) in ADDRESSES.into_iter().enumerate() {
+        for (house, address) in ADDRESSES.into_iter().map(at).enumerate() {
             for node in 0..NODES {
                 self.serve(house, node);
                 let mut buf = Vec::new();
@@ -159,7 +159,7 @@ impl World {
                     for datagram in buf.chunks(transmit.segment_size.unwrap_or(transmit.size)) {
                         self.to_stranger += usize::from(transmit.to == at(STRANGER));
                         if !self.chance(self.loss) {
-                            self.send(at(address), transmit.to, datagram);
+                            self.send(address, transmit.to, datagram);
                         }
                         if self.chance(self.flood) {
                             self.stray(house);

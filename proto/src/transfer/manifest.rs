@@ -54,8 +54,7 @@ pub struct Entry {
     pub mtime: Mtime,
 }
 
-/// The kind of an entry. The list is closed: a sink has to know each kind, and one more is another version of this
-/// crate.
+/// The kind of an entry. The list is closed, because a sink has to know each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.

@@ -168,8 +168,9 @@ proptest! {
         longest in 16_usize..=MAX_COMPONENT,
     ) {
         prop_assume!(!matches!(name.as_str(), "." | ".."));
-        let [no_trailing_dot, no_trailing_space, no_devices, folds_case, normalizes, ignores_invisible, keeps_invisible, _]
-            = flags;
+        let [no_trailing_dot, no_trailing_space, no_devices, folds_case, normalizes, ignores, keeps_invisible, _] =
+            flags;
+        let ignores_invisible = ignores;
         let rules = NameRules {
             refused, no_trailing_dot, no_trailing_space, no_devices, folds_case, normalizes, ignores_invisible, longest,
             keeps_invisible,

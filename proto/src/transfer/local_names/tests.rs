@@ -164,8 +164,8 @@ proptest! {
             ignores_invisible, ..NameRules::EXACT
         };
         let names: BTreeSet<_> = names.into_iter().filter(|name| RelPath::parse(name).is_ok()).collect();
-        let leaves: Vec<_> = names.iter().filter(|name| !names.iter().any(|other| other.starts_with(&format!("{name}/"))))
-            .cloned().collect();
+        let is_leaf = |name: &&String| !names.iter().any(|other| other.starts_with(&format!("{name}/")));
+        let leaves: Vec<_> = names.iter().filter(is_leaf).cloned().collect();
         prop_assume!(!leaves.is_empty());
         let manifest = manifest(&leaves);
         let local = LocalNames::of(&manifest, rules, &seed()).unwrap();

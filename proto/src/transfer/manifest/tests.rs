@@ -423,7 +423,7 @@ fn collides(entries: &[Entry]) -> bool {
     let mut dirs: Vec<RelPath> = entries.iter().flat_map(|entry| ancestors(&entry.path)).collect();
     dirs.extend(entries.iter().filter(|entry| directory(entry)).map(|entry| entry.path.clone()));
     let twice = (0..entries.len()).any(|b| (0..b).any(|a| entries[a].path == entries[b].path));
-    let below = entries.iter().any(|entry| !directory(entry) && dirs.iter().any(|dir| *dir == entry.path));
+    let below = entries.iter().any(|entry| !directory(entry) && dirs.contains(&entry.path));
     twice || below
 }
 
