@@ -1,6 +1,6 @@
 //! How a complete transfer differs from what was named or offered: files that could not be read or sent, that grew, or
-//! that were skipped. Decides how they are listed, as lines and in JSON, and when the program fails for them. The module
-//! `placement` does the same for names and links.
+//! that were skipped. Decides how they are listed, as lines and in JSON, and when the program fails for them. The
+//! module `placement` does the same for names and links.
 //!
 //! Bounds: those of the lists that the library makes, 1,000 entries each.
 
@@ -53,8 +53,8 @@ fn reason(entry: &ListedEntry) -> String {
     }
 }
 
-/// Reports what the sender could not send, what grew, and at the sender what the receiver skipped. Files that failed are
-/// all named, as far as they are known: who sent or received a tree needs the names.
+/// Reports what the sender could not send, what grew, and at the sender what the receiver skipped. Files that failed
+/// are all named, as far as they are known: who sent or received a tree needs the names.
 pub fn report(output: &Output, differences: &Differences, role: Role) {
     let Differences { failed, skipped, grown, .. } = differences;
     for entry in &failed.entries {

@@ -713,7 +713,8 @@ const fn with_margin(need: u64) -> u64 {
     if need == 0 { 0 } else { need.saturating_add(MARGIN) }
 }
 
-/// Checks the space for files with holes, if a trial had this result: a file system without holes writes zeros, which need space.
+/// Checks the space for files with holes, if a trial had this result: a file system without holes writes zeros, which
+/// need space.
 fn judge_holes(are_kept: io::Result<bool>, need: u64, holes: u64, have: u64) -> Result<(), FaultKind> {
     let need = need.saturating_add(holes).saturating_add(if need == 0 { MARGIN } else { 0 });
     match are_kept {

@@ -2,8 +2,8 @@
 //!
 //! Decides the names of the paths, and whether a file can still be sent: before and after each read its size,
 //! modification time, inode and device are compared. One that was touched, or that grew, is sent as far as it was
-//! offered; what was written to it between two reads is reported as a [`Drift`], so that no file arrives in a mix of two
-//! versions. One that was replaced, cut or removed is not sent. The module `walk` decides which files are offered.
+//! offered; what was written to it between two reads is reported as a [`Drift`], so that no file arrives in a mix of
+//! two versions. One that was replaced, cut or removed is not sent. The module `walk` decides which files are offered.
 //!
 //! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here, and a bit
 //! once it is read in parts; 64 bytes or fewer for each file that is not as it was scanned; open files are kept in a

@@ -3,10 +3,10 @@
 //!
 //! Entries are regular files, directories, and symbolic links whose target is sent, too; of others only if the user
 //! wants to keep them. Files that block or have no end (FIFOs, sockets, devices, files whose contents the kernel
-//! generates) are left out and reported, and so are files and directories that can't be read, unless the scan is strict.
-//! Names that can't be sent are an error, because an incomplete tree is worse
-//! than none; all of them are found before it is reported. Order: the paths as given, each directory before its
-//! entries, entries by the bytes of their names.
+//! generates) are left out and reported, and so are files and directories that can't be read, unless the scan is
+//! strict. Names that can't be sent are an error, because an incomplete tree is worse than none; all of them are found
+//! before it is reported. Order: the paths as given, each directory before its entries, entries by the bytes of their
+//! names.
 //!
 //! Bounds: those of [`Reported`]; memory follows the largest directory and the depth, not the tree.
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
-    Place, chmod, contents, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink,
-    told,
+    Place, byte, chmod, contents, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused,
+    sink, told,
 };
 use rustix::fs::{CWD, Mode};
 use tallow_proto::transfer::manifest::{EntryKind, Manifest, Mtime};

@@ -1,12 +1,12 @@
 //! One chunk: the plaintext of its record, how it is made, and how it is checked and written. This code runs in jobs.
 //!
-//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd, 2 incomplete, 3 void), length
-//! of the contents `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
+//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd, 2 incomplete, 3 void),
+//! length of the contents `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
 //!
-//! A chunk is incomplete if a file in it failed: before its contents stand their own BLAKE3 (32 bytes) and the number of
-//! such a file's entry (`u32`), and in the place of the file's bytes stand zeros. It is void if it consists of such a
-//! file alone: then only the number follows. In both the hash is that of the chunk when it was made for the first time,
-//! so that it does not depend on which of two copies arrives.
+//! A chunk is incomplete if a file in it failed: before its contents stand their own BLAKE3 (32 bytes) and the number
+//! of such a file's entry (`u32`), and in the place of the file's bytes stand zeros. It is void if it consists of such
+//! a file alone: then only the number follows. In both the hash is that of the chunk when it was made for the first
+//! time, so that it does not depend on which of two copies arrives.
 //!
 //! Sending: read, hash, and compress if it pays off. zstd-1 on the first 16 KiB decides this (14 µs for a MiB), so
 //! that photos and archives cost nothing. Receiving: open, check the header against the layout, decompress into a

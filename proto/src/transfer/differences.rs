@@ -1,5 +1,5 @@
-//! How a transfer that is complete differs from what was offered: files that the sender could not send, and entries that
-//! the receiver did not want.
+//! How a transfer that is complete differs from what was offered: files that the sender could not send, and entries
+//! that the receiver did not want.
 //!
 //! Bound: [`LISTED`] entries by name in each list; the rest is counted. No timers, no states.
 

@@ -1,7 +1,8 @@
-//! Where the data of a sparse file is: everything between is a hole, which reads as zeros and is neither sent nor written.
+//! Where the data of a sparse file is: everything between is a hole, which reads as zeros and is neither sent nor
+//! written.
 //!
-//! Decides which lists of extents a file may have, so that there is one list for each way in which holes can lie. Bound:
-//! [`MAX_EXTENTS`] a file. No timers, no states.
+//! Decides which lists of extents a file may have, so that there is one list for each way in which holes can lie.
+//! Bound: [`MAX_EXTENTS`] a file. No timers, no states.
 
 use std::sync::Arc;
 

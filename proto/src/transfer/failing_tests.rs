@@ -15,8 +15,8 @@ use crate::seed::Seed;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::job::Work;
 use crate::transfer::storage::{Drift, FaultKind};
-use crate::wire::Blob;
-use crate::wire::peer::{Control, EntryStatus, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, EntryStatus, Offer, TransferKind};
+use crate::wire::{Blob, Violation};
 
 const IO: FaultKind = FaultKind::Io(std::io::ErrorKind::PermissionDenied);
 

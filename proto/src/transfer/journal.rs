@@ -4,10 +4,10 @@
 //! It is a file that only grows. It begins with a header that identifies the transfer, integers big-endian: magic (8
 //! bytes), version `u16`, manifest digest (32), layout digest (32), chunk size `u32`, chunks `u64`, bytes `u64`,
 //! entries `u32`, label as `u8` length and UTF-8, checksum (16). Batches follow: count `u16` (1 to [`BATCH`]), then
-//! count times chunk `u64` and hash (32), then checksum (16). A checksum is the beginning of a BLAKE3 keyed hash over the batch and its
-//! offset in the file; the key is derived from the header. So a batch is valid only if it is complete, at its offset,
-//! and in its journal: a batch that a crash truncated or that was damaged, and everything after it, counts as not
-//! written. If a chunk is listed twice, the later hash counts.
+//! count times chunk `u64` and hash (32), then checksum (16). A checksum is the beginning of a BLAKE3 keyed hash over
+//! the batch and its offset in the file; the key is derived from the header. So a batch is valid only if it is
+//! complete, at its offset, and in its journal: a batch that a crash truncated or that was damaged, and everything
+//! after it, counts as not written. If a chunk is listed twice, the later hash counts.
 //!
 //! This module decides what a journal states, not whether it is true: its user hashes the chunks again.
 //!

@@ -60,8 +60,8 @@ impl Manifest {
         }
     }
 
-    /// The segments of a chunk, in order; empty if there is no such chunk. A segment of a sparse file has no hole in it,
-    /// so a chunk can have several segments of one file.
+    /// The segments of a chunk, in order; empty if there is no such chunk. A segment of a sparse file has no hole in
+    /// it, so a chunk can have several segments of one file.
     pub fn segments(&self, chunk: u64) -> impl Iterator<Item = Segment> + '_ {
         let mut spans = Spans::new(self, chunk);
         let mut runs = Vec::new().into_iter();

@@ -556,8 +556,8 @@ impl Manifest {
         (self.layout.skipped.files, self.layout.skipped.bytes)
     }
 
-    /// The same entries with the same numbers, but the contents of these are not moved: they take no room in the virtual
-    /// stream, so that all chunks are numbered anew.
+    /// The same entries with the same numbers, but the contents of these are not moved: they take no room in the
+    /// virtual stream, so that all chunks are numbered anew.
     #[must_use]
     pub fn without(&self, entries: EntrySet) -> Self {
         let (mut end, mut payload) = (0_u64, 0_u64);

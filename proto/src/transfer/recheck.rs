@@ -1,5 +1,5 @@
-//! Files that were written to while they were read: all of each is read once more, and it is sent as one version only if
-//! its bytes are what they were.
+//! Files that were written to while they were read: all of each is read once more, and it is sent as one version only
+//! if its bytes are what they were.
 //!
 //! Two readings of the whole file, one after the other and with the same result, mean that what was read is what stood
 //! there between them: a log that only grew, or a file that was only touched. It decides which files are read again,

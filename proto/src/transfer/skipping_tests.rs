@@ -15,8 +15,8 @@ use super::stream::memory::{MemoryStream, Piece};
 use super::tests::{K64, World, accept, file, noise, now, path, seed};
 use super::*;
 use crate::seed::Seed;
-use crate::wire::BoundedVec;
 use crate::wire::peer::{Control, EntryRange, TransferKind};
+use crate::wire::{BoundedVec, Violation};
 
 /// A directory, large and small files, an empty one and a link.
 fn files() -> MemorySource {
@@ -27,7 +27,7 @@ fn files() -> MemorySource {
         .with_file(path("d/small"), noise(2, 1000))
         .with_file(path("d/tiny"), noise(3, 10))
         .with_file(path("d/empty"), vec![])
-        .with_link(path("d/link"), LinkTarget::parse("tiny", &path("d/link")).unwrap())
+        .with_link(path("d/link"), LinkTarget::parse("tiny").unwrap())
         .with_file(path("e"), noise(4, 3 * K64))
 }
 

@@ -235,8 +235,8 @@ pub trait Source: Send + Sync {
     /// is [`FaultKind::Changed`]. Several threads call it at once.
     ///
     /// # Errors
-    /// The file changed, or can't be read. A fault of one file ([`FaultKind::is_of_one_file`]) costs that file, which is
-    /// not read again, and the others are sent; any other fault ends the transfer.
+    /// The file changed, or can't be read. A fault of one file ([`FaultKind::is_of_one_file`]) costs that file, which
+    /// is not read again, and the others are sent; any other fault ends the transfer.
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault>;
 
     /// Whether a file is not as it was offered, although all bytes that were asked for could be read. It is asked after

@@ -129,8 +129,8 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// The extents of a sparse file, as they stand in a page: their count, then of each the length of the hole before it and
-/// its own.
+/// The extents of a sparse file, as they stand in a page: their count, then of each the length of the hole before it
+/// and its own.
 pub fn encode_extents(extents: &[Extent]) -> Vec<u8> {
     let (mut encoded, mut end) = (Vec::new(), 0_u64);
     put_varint(extents.len() as u64, &mut encoded);

@@ -1,7 +1,7 @@
 //! The holes of a file that is written in order: they are not sent, and become zeros between its data.
 //!
-//! It decides when zeros are written instead of data. Timer: [`PAUSE`] after a sink that had no room. Bounds: two numbers
-//! for each hole, [`ZEROS`] bytes in a job.
+//! It decides when zeros are written instead of data. Timer: [`PAUSE`] after a sink that had no room. Bounds: two
+//! numbers for each hole, [`ZEROS`] bytes in a job.
 
 use std::collections::VecDeque;
 
