@@ -27,6 +27,7 @@ mod known_relays;
 mod named_lines;
 pub mod partial;
 mod plan;
+mod prepare;
 mod relay_transports;
 mod rollback;
 mod sink;

@@ -1,11 +1,10 @@
 //! Writes received files: the [`Sink`] of one transfer into a [`Destination`].
 //!
-//! Decides, before the offer is accepted, whether all of it is allowed and fits on the disk. Then it writes the files
-//! to a staging directory and moves them to their final place at the end ([`crate::finalize`]). An incomplete file has
+//! Writes the files to the staging directory that [`crate::prepare`] found or made, and moves them to their final place
+//! at the end ([`crate::finalize`]). An incomplete file has
 //! mode 0600; the staging directory always has mode 0700, so that a complete file can have its own mode there.
 //!
-//! The data of an earlier attempt is found by [`Staging::find`], cleaned ([`crate::clean`]) and read by
-//! [`Sink::recall`]. The caller decides which of it is valid; so after a resume, files count as complete only at the
+//! The data of an earlier attempt is read by [`Sink::recall`]. The caller decides which of it is valid; so after a resume, files count as complete only at the
 //! end, when all of them get their modes and times.
 //!
 //! ```text
@@ -27,28 +26,26 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use tallow_proto::transfer::entries::EntrySet;
-use tallow_proto::transfer::journal::{Header, Stored};
+use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::local_names::{LocalNames, Renamed, Reported};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Placement, Sink};
 use tallow_proto::transfer::{Entry, EntryKind, Manifest, Mtime};
 
 use crate::abilities::{Abilities, Times};
-use crate::clean::clean_left;
 use crate::contained_dir::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
-use crate::destination::{Destination, Policy, local_names, unmake};
-use crate::fault::{fault, kind};
+use crate::destination::{Destination, Policy, unmake};
+use crate::fault::kind;
 use crate::finalize::Finish;
 use crate::holes;
 use crate::plan::{LeftOut, MOST_REPORTED, Plan};
-use crate::rollback::{Move, take_back};
-use crate::staging::{ANY_MODE, JOURNAL, Left, Staging, read_at};
+use crate::prepare::Prepared;
+use crate::rollback::Move;
+use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
 
 /// Up to this many files are synced one by one; more are synced by one `syncfs`.
 pub const FEW: u32 = 64;
-/// Free space in bytes that is reserved for metadata of the file system.
-const MARGIN: u64 = 1 << 20;
 
 /// Receives one transfer into a directory.
 #[derive(Debug)]
@@ -80,19 +77,6 @@ pub struct Begun {
     written: AtomicU64,
     dirty: Mutex<Dirty>,
     finish: Mutex<Finish>,
-}
-
-/// What [`Sink::begin`] found or made.
-struct Staged {
-    /// Without what is skipped.
-    manifest: Arc<Manifest>,
-    staging: Staging,
-    stored: Vec<Stored>,
-    /// Bytes that are there from an earlier attempt.
-    there: u64,
-    plan: Plan,
-    names: LocalNames,
-    abilities: Abilities,
 }
 
 /// What a file system does not keep.
@@ -186,118 +170,6 @@ impl Receiving {
         })
     }
 
-    /// Begins a transfer of which nothing is here.
-    fn start(&self, target: &Dir, manifest: &Arc<Manifest>) -> Result<Staged, Fault> {
-        let staging = Staging::make(target, &Header::of(manifest)).map_err(|error| self.fault(error))?;
-        let planned = (|| {
-            let abilities = self.abilities(staging.probe())?;
-            let names = local_names(manifest, self.destination.policy, &abilities)?;
-            let plan = self.plan(target, manifest, &abilities, &names)?;
-            self.check_space(target, plan.need)?;
-            let manifest = without_skipped(manifest, &plan);
-            if !plan.skip.is_empty() {
-                staging.describe(&Header::of(&manifest)).map_err(|error| self.fault(error))?;
-            }
-            Ok((manifest, abilities, names, plan))
-        })();
-        match planned {
-            Ok((manifest, abilities, names, plan)) => {
-                Ok(Staged { manifest, staging, stored: Vec::new(), there: 0, plan, names, abilities })
-            }
-            Err(fault) => {
-                if let Err(error) = staging.remove(target) {
-                    tracing::warn!(%error, "the staging directory could not be removed");
-                }
-                Err(fault)
-            }
-        }
-    }
-
-    /// Goes on with what an earlier transfer of the same manifest left.
-    fn resume(&self, target: &Dir, left: Left, offered: &Arc<Manifest>) -> Result<Staged, Fault> {
-        let abilities = self.abilities(left.probe())?;
-        let names = local_names(offered, self.destination.policy, &abilities)?;
-        take_back(target, &left, offered, &names).map_err(|error| self.fault(error))?;
-        let plan = self.plan(target, offered, &abilities, &names)?;
-        let manifest = without_skipped(offered, &plan);
-        if !left.is_of(&Header::of(&manifest)) {
-            // Chunks are numbered without what is skipped, so another choice makes stored ones useless.
-            drop(left);
-            return self.start(target, offered);
-        }
-        let there = match clean_left(&left, &manifest, &names, &plan) {
-            Ok(there) => there,
-            Err(error) => {
-                tracing::warn!(%error, "the data of an earlier transfer can't be used");
-                // The name is free for another one, which clears it.
-                drop(left);
-                return self.start(target, offered);
-            }
-        };
-        self.check_space(target, plan.need.saturating_sub(there))?;
-        let (staging, stored) = Staging::resume(left).map_err(|error| self.fault(error))?;
-        Ok(Staged { manifest, staging, stored, there, plan, names, abilities })
-    }
-
-    fn abilities(&self, probed: io::Result<Abilities>) -> Result<Abilities, Fault> {
-        let probed = probed.map_err(|error| self.fault(error))?;
-        Ok(self.destination.assumed.unwrap_or(probed))
-    }
-
-    fn plan(
-        &self,
-        target: &Dir,
-        manifest: &Manifest,
-        abilities: &Abilities,
-        names: &LocalNames,
-    ) -> Result<Plan, Fault> {
-        let Destination { path, policy, .. } = &self.destination;
-        Plan::make(manifest, target, *policy, abilities, names)
-            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))
-    }
-
-    /// Whether so many bytes fit on the disk.
-    fn check_space(&self, target: &Dir, need: u64) -> Result<(), Fault> {
-        let have = self.space(target)?;
-        let need = with_margin(need);
-        if need > have {
-            return Err(Fault::at(FaultKind::Full { need, have }, self.destination.path.to_string_lossy()));
-        }
-        Ok(())
-    }
-
-    /// The free space of the disk, in bytes.
-    fn space(&self, target: &Dir) -> Result<u64, Fault> {
-        let system = rustix::fs::fstatvfs(target).map_err(|error| self.fault(error.into()))?;
-        // Some file systems do not count blocks: ramfs reports 0 of 0.
-        Ok(if system.f_blocks == 0 { u64::MAX } else { system.f_bavail.saturating_mul(system.f_frsize) })
-    }
-
-    /// Checks that files with holes can be made there.
-    fn check_holes(&self, target: &Dir, staged: Staged) -> Result<Staged, Fault> {
-        let Staged { staging, plan, there, .. } = &staged;
-        if plan.holes == 0 {
-            return Ok(staged);
-        }
-        let need = with_margin(plan.need.saturating_sub(*there));
-        let checked = self.space(target).and_then(|have| {
-            judge_holes(staging.keeps_holes(plan.longest), need, plan.holes, have)
-                .map_err(|kind| Fault::at(kind, self.destination.path.to_string_lossy()))
-        });
-        // What an earlier attempt left may be of use elsewhere.
-        if checked.is_err()
-            && !staging.is_resumed
-            && let Err(error) = staging.remove(target)
-        {
-            tracing::warn!(%error, "the staging directory could not be removed");
-        }
-        checked.map(|()| staged)
-    }
-
-    fn fault(&self, error: io::Error) -> Fault {
-        fault(error, self.destination.path.to_string_lossy())
-    }
-
     fn begun(&self) -> Result<&Begun, Fault> {
         // Only a bug of the caller leads to this error.
         self.begun.get().ok_or(FaultKind::Panicked.into())
@@ -306,20 +178,9 @@ impl Receiving {
 
 impl Sink for Receiving {
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
-        let Destination { path, policy, ground, .. } = &self.destination;
-        let here = |error: io::Error| fault(error, path.to_string_lossy());
-        let left = match ground.existing() {
-            Some(target) => Staging::find(target, &Header::of(manifest)).map_err(here)?,
-            None => None,
-        };
-        let (target, made) = ground.make(path)?;
-        let staged = match left {
-            Some(left) => self.resume(&target, left, manifest),
-            None => self.start(&target, manifest),
-        };
-        let staged = staged.and_then(|staged| self.check_holes(&target, staged));
-        let staged = staged.inspect_err(|_| unmake(&made))?;
-        let Staged { manifest, staging, stored, there, plan, names, abilities } = staged;
+        let Destination { path, policy, .. } = &self.destination;
+        let (target, made, prepared) = self.destination.prepare(manifest)?;
+        let Prepared { manifest, staging, stored, there, plan, names, abilities } = prepared;
         let share = descriptors::share();
         let begun = Begun {
             manifest,
@@ -703,30 +564,6 @@ impl Begun {
     }
 }
 
-/// What is received: without what is skipped.
-fn without_skipped(offered: &Arc<Manifest>, plan: &Plan) -> Arc<Manifest> {
-    if plan.skip.is_empty() { Arc::clone(offered) } else { Arc::new(offered.without(plan.skip.clone())) }
-}
-
-/// The bytes that must be free for so many bytes of files.
-const fn with_margin(need: u64) -> u64 {
-    if need == 0 { 0 } else { need.saturating_add(MARGIN) }
-}
-
-/// Checks the space for files with holes, if a trial had this result: a file system without holes writes zeros, which
-/// need space.
-fn judge_holes(are_kept: io::Result<bool>, need: u64, holes: u64, have: u64) -> Result<(), FaultKind> {
-    let need = need.saturating_add(holes).saturating_add(if need == 0 { MARGIN } else { 0 });
-    match are_kept {
-        Ok(true) => Ok(()),
-        Ok(false) if need > have => Err(FaultKind::Full { need, have }),
-        Ok(false) => Ok(()),
-        // The file of the trial filled the disk.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(FaultKind::Full { need, have }),
-        Err(error) => Err(kind(&error)),
-    }
-}
-
 /// Splits a path into directory and name; the directory of a top-level name is empty.
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
@@ -756,20 +593,4 @@ pub fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holes_need_space_where_they_are_written_as_zeros() {
-        assert_eq!(judge_holes(Ok(true), 1 << 20, 1 << 40, 2 << 20), Ok(()));
-        assert_eq!(judge_holes(Ok(false), 1 << 20, 1 << 20, 2 << 20), Ok(()));
-        let full = FaultKind::Full { need: (1 << 20) + (1 << 40), have: 2 << 20 };
-        assert_eq!(judge_holes(Ok(false), 1 << 20, 1 << 40, 2 << 20), Err(full));
-        assert_eq!(judge_holes(Err(io::ErrorKind::StorageFull.into()), 1 << 20, 1 << 40, 2 << 20), Err(full));
-        let too_long = judge_holes(Err(io::Error::from_raw_os_error(27)), 0, 1 << 40, 2 << 20);
-        assert_eq!(too_long, Err(FaultKind::Io(io::ErrorKind::FileTooLarge)));
-    }
 }

@@ -144,7 +144,8 @@ mod tests {
             }
             let size = at + tail + 1;
             let list = Extents::new(&extents, size).unwrap();
-            let data: Vec<u64> = (0..size).filter(|byte| extents.iter().any(|e| (e.offset..e.end()).contains(byte))).collect();
+            let is_data = |byte: &u64| extents.iter().any(|extent| (extent.offset..extent.end()).contains(byte));
+            let data: Vec<u64> = (0..size).filter(is_data).collect();
             prop_assert_eq!(list.data_len(), data.len() as u64);
             for byte in 0..size + 2 {
                 let expected = data.iter().position(|own| *own == byte).map(|place| place as u64);

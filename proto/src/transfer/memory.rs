@@ -148,6 +148,7 @@ impl MemorySource {
     }
 
     /// Whether reading this entry fails at some time.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn may_fail(&self, index: u32) -> bool {
         let at_once = self.faults.iter().any(|(at, _)| *at == At::Read(index));

@@ -203,7 +203,9 @@ proptest! {
         for (index, (size, runs)) in (0..).zip(&files) {
             let kind = EntryKind::Sparse { size: *size, data: extents(runs, *size) };
             page.push(&super::manifest::Entry { kind, ..file(&format!("{index}"), 0) }).unwrap();
-            expected.extend(runs.iter().flat_map(|&(offset, len)| (offset..offset + len).map(move |byte| (index, byte))));
+            for (offset, len) in runs {
+                expected.extend((*offset..offset + len).map(|byte| (index, byte)));
+            }
         }
         let mut builder = ManifestBuilder::new(TransferKind::Files, &seed(1));
         builder.push_page(page.finish()).unwrap();
@@ -214,7 +216,8 @@ proptest! {
             for segment in manifest.segments(chunk) {
                 prop_assert!(segment.len > 0);
                 prop_assert_eq!(manifest.entry(segment.index), Some(segment.entry));
-                prop_assert!(manifest.chunks_of(segment.index).is_some_and(|all| (all.first..=all.last).contains(&chunk)));
+                let all = manifest.chunks_of(segment.index).unwrap();
+                prop_assert!((all.first..=all.last).contains(&chunk));
                 found.extend((segment.offset..segment.offset + segment.len as u64).map(|byte| (segment.index, byte)));
                 len += segment.len;
             }

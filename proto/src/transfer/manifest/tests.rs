@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::codec::{DIR, FILE, Raw, SYMLINK};
 use super::*;
-use crate::transfer::extents::{Extent, MAX_EXTENTS};
+use crate::transfer::extents::{Extent, Extents, MAX_EXTENTS};
 
 fn seed() -> Seed {
     Seed::new([7; 32])
