@@ -85,13 +85,15 @@ pub fn report(output: &Output, differences: &Differences, role: Role) {
     list_all(output, heading, grown.entries.iter().map(|entry| name(&entry.path)), grown.count.into());
 }
 
-/// The problem with which the program ends if not everything could be read or sent. `unreadable` is the number of files
-/// and directories that were left out of the offer.
-#[must_use]
-pub fn problem(differences: &Differences, unreadable: u64, role: Role) -> Option<Problem> {
+/// Returns the error with which the program ends if not everything could be read or sent. `unreadable` is the number of
+/// files and directories that were left out of the offer.
+///
+/// # Errors
+/// Something is missing at the receiver.
+pub fn check(differences: &Differences, unreadable: u64, role: Role) -> Result<(), Problem> {
     let failed = u64::from(differences.failed.count);
     if failed + unreadable == 0 {
-        return None;
+        return Ok(());
     }
     let message = match role {
         Role::Sender => {
@@ -103,5 +105,5 @@ pub fn problem(differences: &Differences, unreadable: u64, role: Role) -> Option
             format!("{count} could not be sent by the sender; everything else is in place")
         }
     };
-    Some(Problem::incomplete(&message))
+    Err(Problem::incomplete(&message))
 }

@@ -43,13 +43,7 @@ enum Question {
 /// The transfer failed, or could not start.
 pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     prompt::remember_terminal();
-    if args.stdout && std::io::stdout().is_terminal() {
-        let hint = "redirect it to a file or a program: tallow receive --stdout CODE > FILE";
-        return Err(Problem::usage(
-            "received data can't be written to a terminal, because it may contain control sequences",
-            hint,
-        ));
-    }
+    check_stdout(args.stdout)?;
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
     let in_arguments = (!args.code.is_empty()).then_some("`tallow receive` without a code asks for it");
@@ -117,10 +111,20 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
             }
         };
         let summary = report.finish(receiver, outcome).await?;
-        differences::problem(&summary.differences, 0, Role::Receiver).map_or(Ok(()), Err)
+        differences::check(&summary.differences, 0, Role::Receiver)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome
+}
+
+/// Refuses to write received data to a terminal.
+fn check_stdout(is_used: bool) -> Result<(), Problem> {
+    if is_used && std::io::stdout().is_terminal() {
+        let hint = "redirect it to a file or a program: tallow receive --stdout CODE > FILE";
+        let why = "received data can't be written to a terminal, because it may contain control sequences";
+        return Err(Problem::usage(why, hint));
+    }
+    Ok(())
 }
 
 /// The destination of the received files, and its rules.

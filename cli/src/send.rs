@@ -1,6 +1,6 @@
 //! `tallow send`: sends files, directories or standard input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
@@ -33,41 +33,17 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
-    let links = match (args.follow_links, args.links) {
-        (true, _) => Links::Follow,
-        (false, LinkChoice::Keep) => Links::Keep,
-        (false, LinkChoice::Inside) => Links::Inside,
+    let compression = compression(&args);
+    let (is_strict, links) = (args.strict, links(&args));
+    let options = SourceOptions { excludes: args.exclude, git: args.git, links, strict: is_strict };
+    let source = if is_stream { None } else { Some(open(args.paths, options, &output)?) };
+    let payload = match &source {
+        Some(source) => Payload::from(Arc::clone(source)),
+        None => Payload::Stream(Arc::new(StreamIn::stdin())),
     };
-    let options = SourceOptions { excludes: args.exclude, git: args.git, links, strict: args.strict };
-    let (payload, source) = if is_stream {
-        (Payload::Stream(Arc::new(StreamIn::stdin())), None)
-    } else {
-        let source = SourceTree::new(args.paths, options).map_err(|error| {
-            if let SourceError::Names(names) = &error {
-                placement::report_refused(&output, names, names.len() as u64);
-            }
-            Problem::source(&error)
-        })?;
-        let source = Arc::new(source);
-        (Payload::from(Arc::clone(&source)), Some(source))
-    };
-    let embedded = match common.relays.first() {
-        Some(_) => None,
-        None => {
-            let identity = identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?;
-            Some(match args.peer.port {
-                Some(_) => Embedded::new(identity).listening_at(setup::listen(args.peer.port)),
-                None => Embedded::new(identity),
-            })
-        }
-    };
-    let compression = match (args.no_compress, args.compress_level) {
-        (true, _) => Compression::Off,
-        (false, None) => Compression::default(),
-        (false, Some(level)) => Compression::Level(level.into()),
-    };
+    let embedded = if has_relays { None } else { Some(embedded(args.peer.port)?) };
     let mut config = SendConfig::new(common, payload).with_compression(compression);
-    (config.code, config.embedded, config.is_strict) = (code, embedded, args.strict);
+    (config.code, config.embedded, config.is_strict) = (code, embedded, is_strict);
     config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
     let mut report = Report::new(output, runtime, Role::Sender, signals, memory, has_relays);
@@ -98,8 +74,8 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                 }
                 Step::Event(Event::Done(summary)) => {
                     placement::report_received(&report.output, summary.placement, source.as_deref());
-                    let unreadable = source.as_deref().map(|source| source.unreadable().total());
-                    report.show_done(&summary, None, Here { skipped: 0, unreadable: unreadable.or(Some(0)) });
+                    let unreadable = Some(unreadable(source.as_deref()));
+                    report.show_done(&summary, None, Here { skipped: 0, unreadable });
                     break Ok(summary);
                 }
                 Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
@@ -117,11 +93,51 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
             }
         };
         let summary = report.finish(sender, outcome).await?;
-        let unreadable = source.map_or(0, |source| source.unreadable().total());
-        differences::problem(&summary.differences, unreadable, Role::Sender).map_or(Ok(()), Err)
+        differences::check(&summary.differences, unreadable(source.as_deref()), Role::Sender)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome
+}
+
+/// Opens the files to send.
+fn open(paths: Vec<PathBuf>, options: SourceOptions, output: &Output) -> Result<Arc<SourceTree>, Problem> {
+    let source = SourceTree::new(paths, options).map_err(|error| {
+        if let SourceError::Names(names) = &error {
+            placement::report_refused(output, names, names.len() as u64);
+        }
+        Problem::source(&error)
+    })?;
+    Ok(Arc::new(source))
+}
+
+/// The relay inside this process.
+fn embedded(port: Option<u16>) -> Result<Embedded, Problem> {
+    let identity = identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?;
+    Ok(match port {
+        Some(_) => Embedded::new(identity).listening_at(setup::listen(port)),
+        None => Embedded::new(identity),
+    })
+}
+
+const fn links(args: &SendArgs) -> Links {
+    match (args.follow_links, args.links) {
+        (true, _) => Links::Follow,
+        (false, LinkChoice::Keep) => Links::Keep,
+        (false, LinkChoice::Inside) => Links::Inside,
+    }
+}
+
+fn compression(args: &SendArgs) -> Compression {
+    match (args.no_compress, args.compress_level) {
+        (true, _) => Compression::Off,
+        (false, None) => Compression::default(),
+        (false, Some(level)) => Compression::Level(level.into()),
+    }
+}
+
+/// The number of files and directories that were left out because they can't be read.
+fn unreadable(source: Option<&SourceTree>) -> u64 {
+    source.map_or(0, |source| source.unreadable().total())
 }
 
 /// Passes on whether the user confirmed the verifier words.

@@ -1,8 +1,8 @@
 //! Prepares the receipt of an offer: finds what an earlier attempt left, or makes a staging directory, and decides
 //! whether all of the offer is allowed and fits on the disk.
 //!
-//! The disk is probed in the staging directory, since names, skipped entries and space depend on what it can hold. If the
-//! offer is refused, nothing of it stays. No timers. Bounds: those of the plan and of the names.
+//! The disk is probed in the staging directory, since names, skipped entries and space depend on what it can hold. If
+//! the offer is refused, nothing of it stays. No timers. Bounds: those of the plan and of the names.
 
 use std::io;
 use std::path::PathBuf;
@@ -39,8 +39,8 @@ pub struct Prepared {
 }
 
 impl Destination {
-    /// Finds or makes the staging directory, and checks whether all of the offer is allowed and fits on the disk. Returns
-    /// also the destination, and the directories that were created for it.
+    /// Finds or makes the staging directory, and checks whether all of the offer is allowed and fits on the disk.
+    /// Returns also the destination, and the directories that were created for it.
     pub(crate) fn prepare(&self, offered: &Arc<Manifest>) -> Result<(Arc<Dir>, Vec<PathBuf>, Prepared), Fault> {
         let left = match self.ground.existing() {
             Some(target) => Staging::find(target, &Header::of(offered)).map_err(|error| self.fault(error))?,

@@ -4,8 +4,8 @@
 //! at the end ([`crate::finalize`]). An incomplete file has
 //! mode 0600; the staging directory always has mode 0700, so that a complete file can have its own mode there.
 //!
-//! The data of an earlier attempt is read by [`Sink::recall`]. The caller decides which of it is valid; so after a resume, files count as complete only at the
-//! end, when all of them get their modes and times.
+//! The data of an earlier attempt is read by [`Sink::recall`]. The caller decides which of it is valid; so after a
+//! resume, files count as complete only at the end, when all of them get their modes and times.
 //!
 //! ```text
 //! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done

@@ -74,7 +74,7 @@ fn names_that_were_changed_are_named_and_counted() {
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"theirs");
     fs::write(home.path("into").join("notes.txt"), "mine").unwrap();
-    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let (sender, code) = sending(&home, &relay, &file, &["--json"]);
     let received = receiving(&home, &relay).args(["--json", "--yes", "--rename", &code]).piped(b"").end();
     received.is(0, "Received 1 file");
     let renamed = serde_json::json!({"event": "renamed", "from": "notes.txt", "to": "notes (1).txt"});

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::codes::has_strace;
-use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
+use super::stage::{Home, Relay, Run, SLOWLY, allocate, receiving, sending};
 
 /// A killed process can't send a farewell, but its TCP connection ends.
 const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
@@ -111,7 +111,7 @@ fn f12_empty_directory_and_many_empty_files_arrive() {
     }
     fs::create_dir(home.path("from").join("nothing")).unwrap();
     if is_long {
-        fs::File::create(many.join("sparse")).unwrap().set_len((4 << 30) + 1).unwrap();
+        allocate(&many.join("large"), (4 << 30) + 1);
     }
     for name in ["many", "nothing"] {
         let path = home.text("from") + "/" + name;
@@ -123,7 +123,7 @@ fn f12_empty_directory_and_many_empty_files_arrive() {
         assert_eq!(arrived, expected, "{name}");
     }
     if is_long {
-        assert_eq!(fs::metadata(home.path("into").join("many/sparse")).unwrap().len(), (4 << 30) + 1);
+        assert_eq!(fs::metadata(home.path("into").join("many/large")).unwrap().len(), (4 << 30) + 1);
     }
 }
 

@@ -53,10 +53,10 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A sparse file of zeros. With [`SLOWLY`] it takes minutes to transfer, so that the test has time to act.
+    /// A file of zeros without holes. With [`SLOWLY`] it takes minutes to transfer, so that the test has time to act.
     pub fn large(&self, name: &str) -> String {
         let path = self.path("from").join(name);
-        fs::File::create(&path).unwrap().set_len(256 << 20).unwrap();
+        allocate(&path, 256 << 20);
         path.to_str().unwrap().to_owned()
     }
 
@@ -89,6 +89,12 @@ impl Home {
         all.push(("TERM".into(), "xterm-256color".into()));
         all
     }
+}
+
+/// Creates a file of zeros that has no holes, because the disk has blocks for all of it.
+pub fn allocate(path: &Path, len: u64) {
+    let file = fs::File::create(path).unwrap();
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len).unwrap();
 }
 
 /// What to run and how.
