@@ -7,7 +7,7 @@ use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
     CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, EntryRange, EntryStatus, HandshakeMessage, Have,
-    LaneCount, Mode, Offer, Reason, TransferKind,
+    LaneCount, Mode, Offer, Placement, Reason, TransferKind,
 };
 use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use tallow_proto::wire::version::SPOKEN;
@@ -162,6 +162,7 @@ fn control_messages() -> Vec<Control> {
         Control::CandidatesDone { round: 2 },
         Control::DirectFailed { round: 3 },
         Control::DirectConnected { round: u32::MAX },
+        Control::Placement { transfer, placement: Placement { renamed: 1, links_outside: 2, links_unsupported: 3 } },
         Control::EntryStatus { transfer, entry: 7, status: EntryStatus::Grown },
         Control::Skip {
             transfer,
@@ -187,8 +188,9 @@ fn control_messages() -> Vec<Control> {
             Control::CandidatesDone { .. } => 14,
             Control::DirectFailed { .. } => 15,
             Control::DirectConnected { .. } => 16,
-            Control::EntryStatus { .. } => 17,
-            Control::Skip { .. } => 18,
+            Control::Placement { .. } => 17,
+            Control::EntryStatus { .. } => 18,
+            Control::Skip { .. } => 19,
         };
         assert_eq!(place, at);
     }

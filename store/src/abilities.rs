@@ -11,8 +11,8 @@ use std::io;
 
 use rustix::fs::{Mode, Timespec, Timestamps, fchmod, fstat, futimens};
 use rustix::io::Errno;
+use tallow_proto::transfer::Mtime;
 use tallow_proto::transfer::component::{MAX_COMPONENT, NameRules, SPECIAL};
-use tallow_proto::transfer::manifest::Mtime;
 
 use crate::contained_dir::{Dir, PRIVATE_DIR, PRIVATE_FILE};
 use crate::staging::clear;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Stat};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::Manifest;
 use tallow_proto::transfer::component::NameRules;
 use tallow_proto::transfer::journal::Header;
 use tallow_proto::transfer::local_names::LocalNames;
-use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
 use crate::abilities::{Abilities, Times};
@@ -40,6 +40,7 @@ pub enum OnExists {
 /// Which names received entries get. A name that the file system can't hold, or not beside another one, is changed in
 /// each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Naming {
     /// The offered ones, without invisible characters that mislead.
     #[default]
@@ -52,6 +53,7 @@ pub enum Naming {
 
 /// What to do with a symbolic link that leads, or may lead, out of what is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OutsideLinks {
     /// Leave it out, and report it.
     #[default]

@@ -55,6 +55,7 @@ pub struct SourceOptions {
 
 /// What a sender does with symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Links {
     /// Send links whose target is sent, too, and leave out the others.
     #[default]
@@ -76,6 +77,7 @@ pub struct RefusedName {
 
 /// The reason for which a name can't be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameProblem {
     /// It is not UTF-8.
     #[error("file name is not valid UTF-8")]

@@ -178,7 +178,7 @@ fn is_device(name: &str) -> bool {
 /// stay: they choose a glyph, and names in Japanese or with emoji hold them. A joiner (U+200C, U+200D) stays between
 /// letters, digits, marks or emoji: Persian, the scripts of India and families of emoji are written with it.
 #[must_use]
-pub fn is_misleading(before: Option<char>, c: char, after: Option<char>) -> bool {
+pub(crate) fn is_misleading(before: Option<char>, c: char, after: Option<char>) -> bool {
     if c.is_ascii() || is_variation(c) {
         return false;
     }
