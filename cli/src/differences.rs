@@ -4,10 +4,10 @@
 //!
 //! Bounds: those of the lists that the library makes, 1,000 entries each.
 
+use tallow_proto::peer::EntryStatus;
 use tallow_proto::transfer::differences::{Differences, ListedEntry};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::Role;
-use tallow_proto::wire::peer::EntryStatus;
 use tallow_store::fault_words;
 
 use crate::failure::Problem;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use tallow_proto::transfer::manifest::Totals;
+use tallow_proto::transfer::Totals;
 use tallow_proto::wire::Untrusted;
 use tallow_proto::wire::is_harmless;
 use tallow_relay::lossy::{self, Descriptor, Lossy};

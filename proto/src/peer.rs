@@ -70,7 +70,7 @@ use crate::wire::close::{self, SHUTTING_DOWN};
 use crate::wire::relay::Role;
 
 pub use crate::p2p::candidate::MIN_PORT as MIN_DIRECT_PORT;
-pub use crate::wire::peer::{CancelReason, DeclineReason, Placement};
+pub use crate::wire::peer::{CancelReason, DeclineReason, EntryStatus, Placement};
 pub use crate::wire::relay::RefusalReason;
 pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;

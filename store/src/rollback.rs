@@ -73,11 +73,14 @@ impl Move {
     }
 }
 
+/// By the paths in the staged tree: the paths at the destination, and the identities of the files.
+type Moved = BTreeMap<String, (String, (u64, u64))>;
+
 /// Takes back the recorded moves.
 pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, names: &LocalNames) -> io::Result<()> {
     let noted = left.moves()?;
     // By path. The last record of a path counts, and a torn record is ignored.
-    let (mut moved, mut absent) = (BTreeMap::new(), HashSet::new());
+    let (mut moved, mut absent) = (Moved::new(), HashSet::new());
     for line in noted.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
         match std::str::from_utf8(line).ok().and_then(Move::parse) {
             Some(Move::To { path, here, file }) => {
@@ -130,7 +133,7 @@ fn is_unchanged(
     target: &Dir,
     manifest: &Manifest,
     names: &LocalNames,
-    (moved, absent): (&BTreeMap<String, (String, (u64, u64))>, &HashSet<String>),
+    (moved, absent): (&Moved, &HashSet<String>),
 ) -> bool {
     // A directory without an entry of its own has no recorded time, so a change of it can't be detected.
     let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
@@ -153,7 +156,7 @@ fn is_unchanged(
 }
 
 /// The recorded move that contains this path.
-fn covering<'a>(moved: &'a BTreeMap<String, (String, (u64, u64))>, path: &str) -> Option<(&'a str, &'a str)> {
+fn covering<'a>(moved: &'a Moved, path: &str) -> Option<(&'a str, &'a str)> {
     let mut end = path.len();
     loop {
         if let Some((top, (here, _))) = moved.get_key_value(&path[..end]) {

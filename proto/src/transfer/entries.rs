@@ -60,7 +60,7 @@ impl EntrySet {
 
 impl EntrySet {
     /// The entries as ranges, ascending, the longest ones.
-    pub fn ranges(&self) -> impl Iterator<Item = EntryRange> + '_ {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = EntryRange> + '_ {
         let mut entries = self.iter().peekable();
         std::iter::from_fn(move || {
             let first = entries.next()?;
