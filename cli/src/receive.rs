@@ -113,8 +113,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
         let summary = report.finish(receiver, outcome).await?;
         differences::check(&summary.differences, 0, Role::Receiver)
     };
-    let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
-    outcome
+    runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?
 }
 
 /// Refuses to write received data to a terminal.

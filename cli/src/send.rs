@@ -95,8 +95,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         let summary = report.finish(sender, outcome).await?;
         differences::check(&summary.differences, unreadable(source.as_deref()), Role::Sender)
     };
-    let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
-    outcome
+    runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?
 }
 
 /// Opens the files to send.

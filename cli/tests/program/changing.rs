@@ -49,7 +49,7 @@ fn files_that_cannot_be_read_are_named_and_left_out() {
     }
     let locked = ["a", "b", "d", "e", "f", "h"];
     for name in locked {
-        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let path = dir.to_str().unwrap();
     let send = |options: &[&str]| {
