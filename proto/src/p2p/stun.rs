@@ -318,7 +318,7 @@ impl Writer {
     }
 }
 
-/// Encodes a request of [`REQUEST_LEN`] bytes.
+/// Encodes a request of `REQUEST_LEN` bytes.
 #[must_use]
 pub fn request(id: TransactionId) -> Vec<u8> {
     Writer::new(kind::REQUEST, id).finish(true)

@@ -87,10 +87,10 @@ pub enum LinkEnd {
     /// The owner reported that the transport was lost.
     #[error("connection lost")]
     Lost,
-    /// Nothing was received for [`super::SILENCE`], or for [`super::DIRECT_SILENCE`] on a direct link.
+    /// Nothing was received for [`super::SILENCE`], or for `DIRECT_SILENCE` on a direct link.
     #[error("nothing was received")]
     Silent,
-    /// A lane made no progress for [`super::LANE_STALL`].
+    /// A lane made no progress for `LANE_STALL`.
     #[error("a stream made no progress")]
     Stalled,
     /// The link did not prove in time that it belongs to the session.
@@ -167,7 +167,7 @@ impl Session {
         self.settle();
     }
 
-    /// Adds a link on which this side may send on `streams` unidirectional streams (at most [`super::MAX_STREAMS`]),
+    /// Adds a link on which this side may send on `streams` unidirectional streams (at most `MAX_STREAMS`),
     /// beside stream 0.
     pub fn handle_link_up(&mut self, now: Instant, link: LinkId, streams: u8, origin: Origin) {
         if self.failure.is_some() {

@@ -27,7 +27,7 @@
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while the sender has to send and a link is up (a stream may be
 //! silent without limit); [`FAREWELL`] for `Bye` after `Verified`, whatever happens to the links ([`INTERRUPTED`] once
-//! the user cancelled); those of the chunk sink; [`super::STRAGGLERS`] for jobs that still run at the end. Bounds:
+//! the user cancelled); those of the chunk sink; `STRAGGLERS` for jobs that still run at the end. Bounds:
 //! those of the chunk sink and of the manifest.
 
 mod ends;

@@ -11,7 +11,7 @@
 //! chunks that were sent or that it has from an earlier transfer (compared with this side's bytes first: `check`),
 //! and send the root. It can't request anything that was not offered.
 //!
-//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that still run at the end. The wait for an
+//! Timers: those of the chunk source, and `STRAGGLERS` for jobs that still run at the end. The wait for an
 //! answer and for `Verified` has no deadline of its own: users and disks may be slow, and the session ends when the
 //! peer is silent. Bounds: those of the chunk source and of the manifest.
 
