@@ -12,9 +12,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tallow_proto::code::{Code, Link};
-use tallow_proto::link::proxy::Proxy;
-use tallow_proto::link::trust::Fingerprint;
-use tallow_proto::p2p::candidate::MIN_PORT;
+use tallow_proto::link::Fingerprint;
+use tallow_proto::link::Proxy;
+use tallow_proto::peer::MIN_DIRECT_PORT;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::LEAST_RATE;
 
@@ -80,8 +80,12 @@ pub struct SendArgs {
     /// Leave out files that git ignores
     #[arg(long)]
     pub git: bool,
+    /// Symbolic links to send: those that lead to something that is sent, too, or all of them as they are. The receiver
+    /// needs --links keep for those that lead out of what is sent
+    #[arg(long, value_enum, default_value_t = LinkChoice::Inside)]
+    pub links: LinkChoice,
     /// Send the targets of symbolic links instead of the links
-    #[arg(long)]
+    #[arg(long, conflicts_with = "links")]
     pub follow_links: bool,
     /// Do not compress
     #[arg(long, conflicts_with = "compress_level")]
@@ -125,9 +129,14 @@ pub struct ReceiveArgs {
     /// Write the offered stream or single file to standard output, in order
     #[arg(long, conflicts_with_all = ["json", "out", "overwrite", "rename", "skip"])]
     pub stdout: bool,
-    /// Keep names that are invalid on other systems instead of changing them
-    #[arg(long)]
-    pub allow_unportable_names: bool,
+    /// Symbolic links to create: those that stay inside what is received, or all, as they were sent. Nothing is
+    /// received through a link, but other programs follow it
+    #[arg(long, value_enum, default_value_t = LinkChoice::Inside)]
+    pub links: LinkChoice,
+    /// Names of the received files: as they were sent, without invisible characters that mislead (plain), with all of
+    /// them (exact), or such as every system can hold (portable). What the disk can't hold is changed in any case
+    #[arg(long, value_enum, default_value_t = NameChoice::Plain)]
+    pub names: NameChoice,
     /// The options that senders and receivers share.
     #[command(flatten)]
     pub peer: PeerArgs,
@@ -263,6 +272,26 @@ pub enum Transport {
     Websocket,
 }
 
+/// The symbolic links that are sent, or created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkChoice {
+    /// Links that stay inside what is sent.
+    Inside,
+    /// All links as they are.
+    Keep,
+}
+
+/// The names of received files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NameChoice {
+    /// As they were sent, without invisible characters that mislead.
+    Plain,
+    /// As they were sent.
+    Exact,
+    /// Such as every system can hold.
+    Portable,
+}
+
 /// Parses a number of seconds, or a number followed by `s`, `m`, `h` or `d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -280,10 +309,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Parses a port, or a range of ports.
 fn ports(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_PORT);
+    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_DIRECT_PORT);
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        _ => Err(format!("expected a port number of at least {MIN_PORT}, or a range such as 50000-50010")),
+        _ => Err(format!("expected a port number of at least {MIN_DIRECT_PORT}, or a range such as 50000-50010")),
     }
 }
 

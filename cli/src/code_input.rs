@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use console::{Key, Term};
 use tallow_proto::code::{self, Code, Link};
+use tallow_proto::peer::DEFAULT_PORT;
 use tallow_proto::peer::RelayAddress;
-use tallow_proto::peer::config::DEFAULT_PORT;
 use zeroize::Zeroizing;
 
 use crate::args::PeerArgs;

@@ -3,14 +3,13 @@
 
 use std::io;
 
-use tallow_proto::link::trust::CertificateRefused;
-use tallow_proto::peer::{Class, ConfigError, Failure, Lost, RelayFailure};
-use tallow_proto::transfer::manifest::{Refusal, Refused};
+use tallow_proto::link::CertificateRefused;
+use tallow_proto::peer::{CancelReason, Class, ConfigError, DeclineReason, Failure, Lost, RelayFailure};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Refusal, Refused};
+use tallow_proto::wire::SPOKEN;
 use tallow_proto::wire::Violation;
-use tallow_proto::wire::peer::{CancelReason, DeclineReason};
-use tallow_proto::wire::relay::{RefusalReason, Role};
-use tallow_proto::wire::version::SPOKEN;
+use tallow_proto::wire::{RefusalReason, Role};
 use tallow_proto::wire::{Untrusted, Versions};
 
 use tallow_store::SourceError;
@@ -30,10 +29,9 @@ pub fn is_kept(failure: &Failure) -> bool {
         | Failure::Interrupted => true,
         Failure::Local(fault) => !fault.is_refusal() && fault.kind != FaultKind::Changed,
         Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
-        Failure::Peer { reason, .. } => match reason {
-            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
-            CancelReason::SourceChanged | CancelReason::NotVerified => false,
-        },
+        Failure::Peer { reason, .. } => {
+            matches!(reason, CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation)
+        }
         // Nothing had arrived.
         _ => false,
     }
@@ -105,7 +103,7 @@ impl Problem {
                 )
             }
             SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
-            SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
+            SourceError::Names(_) => Self::new(Class::Refused, message, "rename it, or leave it out"),
             SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
             SourceError::Pattern { .. } => Self::usage(&message, "use .gitignore syntax for patterns"),
             // The enum may get new variants; their own text is then shown.
@@ -233,7 +231,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
         DeclineReason::Person => ("the receiver declined", "ask the other person, and send again"),
         DeclineReason::Policy => {
-            ("the receiver does not accept a name in the offer", "rename or leave out the named file, and send again")
+            ("the receiver does not accept a name in the offer", "its error message names it and tells what helps")
         }
         DeclineReason::NoSpace => {
             ("the receiver does not have enough disk space", "send less, or ask the receiver to free disk space")
@@ -242,6 +240,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
             ("the receiver can't write to its directory", "ask the receiver to choose another directory")
         }
         DeclineReason::TooLarge => ("the offer is larger than the receiver accepts", "send less at a time"),
+        _ => ("the receiver does not accept the offer", "ask the other person for the reason"),
     };
     (with_words(why, text), hint.to_owned())
 }
@@ -257,12 +256,13 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
             (format!("{who} could not read or write a file"), "the error message on the other computer names it")
         }
         CancelReason::Violation => (
-            format!("{who} reports that this role violated the protocol"),
+            format!("{who} reports that this side violated the protocol"),
             "try again; if the error persists, update tallow on both sides",
         ),
         CancelReason::NotVerified => {
             (format!("{who} did not confirm the verifier words"), "compare them again with a new code")
         }
+        _ => (format!("{who} cancelled the transfer"), "ask the other person for the reason"),
     };
     (with_words(&why, text), hint.to_owned())
 }
@@ -468,6 +468,7 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
         RefusalReason::UnsupportedVersion(theirs) => return versions(theirs, "the relay"),
         RefusalReason::ShuttingDown => ("it is shutting down", "try again in a minute, or use another relay"),
         RefusalReason::Idle => ("the connection was idle for too long", "start again with a new code"),
+        _ => ("it gave a reason that this version does not know", "update tallow, or use another relay"),
     };
     (format!("the relay refused: {why}"), hint.to_owned())
 }

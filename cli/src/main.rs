@@ -8,6 +8,7 @@ mod failure;
 mod offer;
 mod output;
 mod partial;
+mod placement;
 mod progress;
 mod prompt;
 mod receive;

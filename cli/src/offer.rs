@@ -2,12 +2,10 @@
 //!
 //! Bounds: [`LISTED`] entries are shown on the terminal, [`NAMED`] names are in the JSON event; the rest is counted.
 
-use std::path::Path;
-
 use console::measure_text_width;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 use tallow_proto::wire::Untrusted;
-use tallow_store::OnExists;
+use tallow_store::{Destination, OnExists};
 
 use crate::output::{Event, Output, amount, counted, shown, size};
 
@@ -28,7 +26,8 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
     let mut unlisted = Tally::default();
     for (_, entry) in manifest.entries() {
         if names.len() < NAMED {
-            names.push(Untrusted::new(entry.path.as_str().to_owned()).escaped(usize::MAX));
+            // JSON escapes what a terminal could obey.
+            names.push(entry.path.as_str().to_owned());
         }
         // The path of a file names its directory; directories are listed only if the offer contains nothing else.
         let list = if matches!(entry.kind, EntryKind::Dir) { &mut dirs } else { &mut listed };
@@ -170,25 +169,12 @@ impl Existing {
     }
 }
 
-/// The top-level names of the offer that exist at this moment. The sink checks again, and only its check decides.
+/// The top-level names that the offer would get and that exist at this moment. The sink checks again, and only its
+/// check decides. Where the directory can't be read, it reports that.
 #[must_use]
-pub fn existing(manifest: &Manifest, dir: &Path, allow_unportable: bool) -> Existing {
-    let mut existing = Existing::default();
-    let mut last = String::new();
-    for (_, entry) in manifest.entries() {
-        let here = if allow_unportable { None } else { entry.path.portable() };
-        let here = here.as_ref().unwrap_or(&entry.path);
-        // The manifest is sorted, so that the entries below a top-level name follow it.
-        let Some(top) = here.components().next().filter(|&top| top != last) else { continue };
-        last = top.to_owned();
-        if dir.join(top).symlink_metadata().is_ok() {
-            existing.count += 1;
-            if existing.first.len() < EXISTING {
-                existing.first.push(shortened(top));
-            }
-        }
-    }
-    existing
+pub fn existing(manifest: &Manifest, destination: &Destination) -> Existing {
+    let (first, count) = destination.existing(manifest, EXISTING).unwrap_or_default();
+    Existing { first: first.iter().map(|name| shortened(name)).collect(), count }
 }
 
 /// Parses the answer to [`Existing::question`]; every unclear answer is a no.
@@ -204,9 +190,9 @@ pub fn on_exists(answer: Option<&str>) -> Option<OnExists> {
 
 #[cfg(test)]
 mod tests {
-    use tallow_proto::transfer::manifest::Mtime;
+    use tallow_proto::transfer::Mtime;
     use tallow_proto::transfer::path::RelPath;
-    use tallow_proto::wire::untrusted::is_harmless;
+    use tallow_proto::wire::is_harmless;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tallow_proto::wire::Untrusted;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 use tallow_relay::lossy::{self, Descriptor, Lossy};
 
 use crate::args::OutputArgs;
@@ -27,6 +27,7 @@ pub const SHOWN: usize = 200;
 pub struct Output {
     json: bool,
     quiet: bool,
+    verbose: bool,
     bar: Option<BarStyle>,
     current: Arc<Mutex<Option<ProgressBar>>>,
     /// The unanswered question on the last line of the terminal.
@@ -55,13 +56,20 @@ impl Output {
             (false, false) => Some(BarStyle::Bar),
             (false, true) => Some(BarStyle::Lines),
         };
-        Self { json: args.json, quiet: args.quiet, bar, current: Arc::default(), asked: Arc::default() }
+        let verbose = args.verbose > 0;
+        Self { json: args.json, quiet: args.quiet, verbose, bar, current: Arc::default(), asked: Arc::default() }
     }
 
     /// Creates the output for text that is written before the options are parsed, or without options.
     #[must_use]
     pub fn plain(json: bool) -> Self {
-        Self { json, quiet: false, bar: None, current: Arc::default(), asked: Arc::default() }
+        Self { json, quiet: false, verbose: false, bar: None, current: Arc::default(), asked: Arc::default() }
+    }
+
+    /// Whether the user wants to know more.
+    #[must_use]
+    pub const fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     /// The style of the progress display; `None` for no display.
@@ -281,13 +289,34 @@ pub enum Event<'a> {
         bytes: u64,
         /// The text, if the offer is a text message.
         text: Option<&'a str>,
-        /// The first names; misleading characters are escaped.
+        /// The first names.
         names: &'a [String],
         /// The number of further names.
         more: u64,
     },
     /// The offer was accepted.
     Accepted,
+    /// Sender: an entry that is not sent, or a link that the receiver left out. Receiver: a link that was left out.
+    LeftOut {
+        /// Sender: its path. Receiver: its offered path.
+        path: &'a str,
+        /// The reason.
+        why: &'a str,
+    },
+    /// Sender: a name that can't be sent. An error follows.
+    Refused {
+        /// Its path.
+        path: &'a str,
+        /// The violated rule.
+        why: &'a str,
+    },
+    /// Receiver: an entry was saved under another name.
+    Renamed {
+        /// Its offered path.
+        from: &'a str,
+        /// Its path here, below the destination.
+        to: &'a str,
+    },
     /// Data of an earlier transfer is used.
     Resumed {
         /// The number of bytes that need not be transferred again.
@@ -342,6 +371,10 @@ pub enum Event<'a> {
         kept: u64,
         /// The root hash that both sides computed over names and contents.
         root: &'a str,
+        /// Names that are others at the receiver.
+        renamed: u32,
+        /// Links that the receiver left out.
+        left_out: u32,
         /// Receiver: the directory of the received files.
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<&'a str>,
@@ -475,8 +508,25 @@ mod tests {
             ),
             (Event::Progress { bytes: 1, total: 2, rate: 3 }, r#"{"event":"progress","bytes":1,"total":2,"rate":3}"#),
             (
-                Event::Done { bytes: 5, files: 1, seconds: 0.5, kept: 0, root: "ab", out: Some("/d") },
-                r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d"}"#,
+                Event::Done {
+                    bytes: 5,
+                    files: 1,
+                    seconds: 0.5,
+                    kept: 0,
+                    root: "ab",
+                    renamed: 2,
+                    left_out: 1,
+                    out: Some("/d"),
+                },
+                concat!(
+                    r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","#,
+                    r#""renamed":2,"left_out":1,"out":"/d"}"#
+                ),
+            ),
+            (Event::Renamed { from: "a:b", to: "a_b" }, r#"{"event":"renamed","from":"a:b","to":"a_b"}"#),
+            (
+                Event::LeftOut { path: "l", why: "a link out of what was sent" },
+                r#"{"event":"left_out","path":"l","why":"a link out of what was sent"}"#,
             ),
             (
                 Event::Error { kind: "auth", message: "wrong code", hint: "ask" },

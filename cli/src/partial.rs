@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use tallow_proto::transfer::Manifest;
 use tallow_proto::transfer::journal::Header;
-use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 use tallow_store::partial::{self, Partial};
 
 use crate::args::PartialCommand;

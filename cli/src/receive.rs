@@ -6,21 +6,20 @@ use std::sync::Arc;
 
 use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Role;
-use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
+use tallow_proto::wire::Role;
+use tallow_store::{Destination, Naming, OnExists, OutsideLinks, Policy, Receiving, StreamOut};
 
-use crate::args::ReceiveArgs;
+use crate::args::{LinkChoice, NameChoice, ReceiveArgs};
 use crate::failure::{Context, Problem};
 use crate::offer;
-use crate::output::{Output, counted, shown};
+use crate::output::{Output, shown};
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, send, setup};
 
 /// The line for a user whose offer is declined without a question.
 const NO_TERMINAL: &str = "Declined: standard input is not a terminal, so no question can be asked";
-/// The maximum number of names that are listed as skipped, and as renamed.
-const LISTED: usize = 5;
 
 /// The question that the next answer belongs to.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
     let at = Context { role: Role::Receiver, known_relays: &known_relays, relays: has_relays };
-    let place = Place::new(on_exists(&args), args.out, args.allow_unportable_names);
+    let place = Place::new(policy(&args), on_exists(&args), args.out);
     // Opened now, so that a directory that can't be written is reported before the code is used.
     if !args.stdout {
         place.open().map_err(|fault| Problem::local(&fault, &at))?;
@@ -91,8 +90,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Offer(offer)) => question = place.show(offer, &out, args.yes, &mut report),
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
+                    place.report_placement(&report.output);
                     report.show_done(&summary, (!args.stdout).then_some(&out));
-                    place.report_differences(&report.output);
                     if !args.stdout {
                         partial::mention(&place.dir, &report.output);
                     }
@@ -128,7 +127,8 @@ struct Place {
     dir: PathBuf,
     /// What to do about existing names. `None`: the user is asked, or the sink refuses them.
     on_exists: Option<OnExists>,
-    allow_unportable: bool,
+    /// The other rules.
+    policy: Policy,
     /// The sink, once the offer was accepted.
     sink: Option<Arc<Receiving>>,
     /// The error that prevented the sink from being opened.
@@ -140,13 +140,13 @@ struct Place {
 }
 
 impl Place {
-    const fn new(on_exists: Option<OnExists>, dir: PathBuf, allow_unportable: bool) -> Self {
-        Self { dir, on_exists, allow_unportable, sink: None, broken: None, unfit: None, differs: None }
+    const fn new(policy: Policy, on_exists: Option<OnExists>, dir: PathBuf) -> Self {
+        Self { dir, on_exists, policy, sink: None, broken: None, unfit: None, differs: None }
     }
 
     fn open(&self) -> Result<Destination, Fault> {
         let on_exists = self.on_exists.unwrap_or(OnExists::Refuse);
-        let policy = Policy { on_exists, allow_unportable: self.allow_unportable };
+        let policy = Policy { on_exists, ..self.policy };
         Destination::open(&self.dir, policy)
     }
 
@@ -219,10 +219,11 @@ impl Place {
     /// The user, or `--yes`, accepted the offer: asks about existing names on a terminal, and otherwise lets the sink
     /// refuse them.
     fn accept(&mut self, report: &mut Report, offer: Offer) -> Question {
-        let existing = if self.on_exists.is_none() && prompt::is_interactive() {
-            offer::existing(offer.manifest(), &self.dir, self.allow_unportable)
-        } else {
-            offer::Existing::default()
+        let existing = match self.open() {
+            Ok(destination) if self.on_exists.is_none() && prompt::is_interactive() => {
+                offer::existing(offer.manifest(), &destination)
+            }
+            Ok(_) | Err(_) => offer::Existing::default(),
         };
         if existing.is_empty() {
             self.take(offer);
@@ -248,19 +249,28 @@ impl Place {
     }
 
     /// Reports the skipped and the renamed files.
-    fn report_differences(&self, output: &Output) {
+    fn report_placement(&self, output: &Output) {
         let Some(sink) = &self.sink else { return };
         let (skipped, count) = sink.skipped();
-        let skipped = skipped.iter().map(|path| shown(path)).collect();
-        list(output, "Skipped, because they already exist", skipped, count);
-        let (mut renamed, mut count) = sink.renamed();
-        let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
-        for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
-            renamed.push(placed);
-            count += 1;
-        }
-        let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here))).collect();
-        list(output, "Saved under another name", renamed, count);
+        let skipped = skipped.iter().map(|path| shown(path));
+        placement::list(output, "Skipped, because they already exist", skipped, count);
+        placement::report_here(output, sink);
+    }
+}
+
+/// The rules for what is received, but for names that exist.
+const fn policy(args: &ReceiveArgs) -> Policy {
+    Policy {
+        on_exists: OnExists::Refuse,
+        naming: match args.names {
+            NameChoice::Plain => Naming::Plain,
+            NameChoice::Exact => Naming::Exact,
+            NameChoice::Portable => Naming::Portable,
+        },
+        outside_links: match args.links {
+            LinkChoice::Inside => OutsideLinks::LeaveOut,
+            LinkChoice::Keep => OutsideLinks::Keep,
+        },
     }
 }
 
@@ -271,21 +281,6 @@ const fn on_exists(args: &ReceiveArgs) -> Option<OnExists> {
         (_, true, _) => Some(OnExists::Rename),
         (_, _, true) => Some(OnExists::Skip),
         (false, false, false) => None,
-    }
-}
-
-fn list(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
-    if count == 0 {
-        return;
-    }
-    output.line(&format!("{what}:"));
-    lines.truncate(LISTED);
-    for line in &lines {
-        output.line(&format!("  {line}"));
-    }
-    let more = count.saturating_sub(lines.len() as u64);
-    if more > 0 {
-        output.line(&format!("  and {}", counted(more, "more", "more")));
     }
 }
 
@@ -350,7 +345,7 @@ mod tests {
         let place = |dir| Place {
             dir,
             on_exists: None,
-            allow_unportable: false,
+            policy: Policy::default(),
             sink: None,
             broken: None,
             unfit: None,

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::Trust;
 use tallow_proto::peer::{
-    Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
+    Event, Fallback, Path, PathKind, PathTransport, Placement, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};
@@ -352,7 +352,7 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other side: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
@@ -390,7 +390,7 @@ impl Report {
         let name = relay.to_string();
         let fingerprint = match keep {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => Some(fingerprint.to_string()),
-            Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+            _ => None,
         };
         self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
         let what = match fingerprint {
@@ -475,7 +475,10 @@ impl Report {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
-        self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
+        let Placement { renamed, links_outside, links_unsupported } = summary.placement;
+        let left_out = links_outside.saturating_add(links_unsupported);
+        let kept = self.kept;
+        self.output.event(&output::Event::Done { bytes, files, seconds, kept, root: &root, renamed, left_out, out });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {

@@ -6,18 +6,16 @@ use std::sync::Arc;
 use tallow_proto::code::DEFAULT_WORDS;
 use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
-use tallow_proto::wire::relay::Role;
-use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
+use tallow_proto::wire::Role;
+use tallow_store::{Links, SourceError, SourceOptions, SourceTree, StreamIn, identity};
 
-use crate::args::SendArgs;
+use crate::args::{LinkChoice, SendArgs};
 use crate::failure::Problem;
-use crate::output::{Output, counted, shown};
+use crate::output::Output;
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
-
-/// The maximum number of left-out paths that are listed.
-const NAMED: usize = 5;
 
 /// Runs the command.
 ///
@@ -34,11 +32,22 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
-    let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
+    let links = match (args.follow_links, args.links) {
+        (true, _) => Links::Follow,
+        (false, LinkChoice::Keep) => Links::Keep,
+        (false, LinkChoice::Inside) => Links::Inside,
+    };
+    let options = SourceOptions { excludes: args.exclude, git: args.git, links };
     let (payload, source) = if is_stream {
         (Payload::Stream(Arc::new(StreamIn::stdin())), None)
     } else {
-        let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
+        let source = SourceTree::new(args.paths, options).map_err(|error| {
+            if let SourceError::Names(names) = &error {
+                placement::report_refused(&output, names, names.len() as u64);
+            }
+            Problem::source(&error)
+        })?;
+        let source = Arc::new(source);
         (Payload::from(Arc::clone(&source)), Some(source))
     };
     let embedded = match common.relays.first() {
@@ -71,7 +80,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
             match report.next(&mut sender).await {
                 Step::Event(Event::Scanned(_)) => {
                     if let Some(source) = &source {
-                        report_left_out(&report.output, source);
+                        placement::report_unsent(&report.output, source);
                     }
                 }
                 Step::Event(Event::Code { code, link, listening }) => {
@@ -87,13 +96,20 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     report.ask_to_compare();
                 }
                 Step::Event(Event::Done(summary)) => {
+                    placement::report_received(&report.output, summary.placement, source.as_deref());
                     report.show_done(&summary, None);
                     break Ok(summary);
                 }
                 Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
                     return Err(report.unexplained(sender.ending()));
                 }
-                Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
+                Step::Event(Event::Failed(failure)) => {
+                    if let Some(source) = &source {
+                        let refused = source.refused_names();
+                        placement::report_refused(&report.output, refused.list(), refused.total());
+                    }
+                    break Err(report.problem(&failure));
+                }
                 Step::Event(_) => {}
                 Step::Answer(line) => agree(comparison.take(), prompt::is_yes(line.as_deref())),
             }
@@ -129,23 +145,8 @@ fn is_stream(args: &SendArgs) -> Result<bool, Problem> {
 }
 
 fn relay_of(host: &str, port: Option<u16>) -> String {
-    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
     tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
-}
-
-fn report_left_out(output: &Output, source: &SourceTree) {
-    let (left_out, count) = source.skipped();
-    if count == 0 {
-        return;
-    }
-    output.line(&format!("Left out {}:", counted(count, "entry", "entries")));
-    for entry in left_out.iter().take(NAMED) {
-        output.line(&format!("  {}: {}", shown(&entry.path.to_string_lossy()), entry.why));
-    }
-    let more = count.saturating_sub(NAMED as u64);
-    if more > 0 {
-        output.line(&format!("  and {}", counted(more, "more", "more")));
-    }
 }
 
 #[cfg(test)]

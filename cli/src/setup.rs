@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tallow_proto::link::proxy::Proxy;
-use tallow_proto::link::race::{Allowed, Transport};
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::Proxy;
+use tallow_proto::link::Trust;
+use tallow_proto::link::{Allowed, Transport};
 use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::{KnownRelays, RelayTransports};
 
@@ -29,7 +29,7 @@ impl Memory {
     /// Reads the files in `dir`, or in the default state directory.
     #[must_use]
     pub fn load(dir: Option<PathBuf>) -> Self {
-        let dir = dir.or_else(tallow_store::state::default_dir);
+        let dir = dir.or_else(tallow_store::default_dir);
         let transports = dir.as_ref().and_then(|dir| RelayTransports::load(dir).ok());
         let known = match dir {
             Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
@@ -193,7 +193,7 @@ fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
 pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
     let ports: &[u16] = match port {
         Some(port) => &[port],
-        None => &[tallow_proto::peer::config::DEFAULT_PORT, 0],
+        None => &[tallow_proto::peer::DEFAULT_PORT, 0],
     };
     let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
     ports.iter().flat_map(|&port| any.map(|ip| SocketAddr::new(ip, port))).collect()
@@ -202,7 +202,7 @@ pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
 /// The addresses at which a receiver looks for a sender on this machine.
 #[must_use]
 pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
-    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     loopback.map(|ip| SocketAddr::new(ip, port)).to_vec()
 }

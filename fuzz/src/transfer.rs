@@ -86,7 +86,7 @@ impl Sealer {
 
 fn run(job: Job) -> JobDone {
     let done = job.run(&AtomicBool::new(false));
-    assert!(!matches!(&done.result, Err(fault) if fault.kind == FaultKind::Panicked), "a job panicked");
+    assert!(!matches!(done.result(), Err(fault) if fault.kind == FaultKind::Panicked), "a job panicked");
     done
 }
 

@@ -124,6 +124,7 @@ pub enum Action {
 
 /// An event of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectionEvent {
     /// The connection is established.
     Connected,

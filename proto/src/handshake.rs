@@ -11,7 +11,7 @@ mod pake;
 mod schedule;
 
 pub use guesses::Guesses;
-pub use machine::{Config, Failure, FailureReason, Handshake, Output, Secret, TIME};
+pub use machine::{Config, Failure, FailureReason, Handshake, Output, Secret};
 pub use schedule::{Keys, ReconnectKey, RecordKey, Suite, Verifier};
 
 /// The keys of a sender and a receiver after a successful handshake, for the tests of later layers.

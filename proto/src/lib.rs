@@ -25,6 +25,10 @@
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
 //! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses; randomness; buffers; misuse |
 //!
+//! Applications and adapters need `peer`, `room`, `drive`, `node`, `net`, `transfer`, `link`, `code` and what these
+//! name. The modules `p2p`, `session`, `handshake`, `discovery`, `host`, `ready` and `pool` are private, and so are the
+//! machines inside `transfer`, `link`, `room` and `wire`, unless the feature `internals` is on.
+//!
 //! # Terms
 //!
 //! | term | meaning |
@@ -66,7 +70,7 @@
 //! use tallow_proto::net::{Action, Arrival, Ecn, TcpEvent, SocketId};
 //! use tallow_proto::node::{Input, Node};
 //! use tallow_proto::peer::{Common, Embedded, Event, Machine, Payload, Peer, ReceiveConfig, SendConfig};
-//! # use tallow_proto::link::trust::Identity;
+//! # use tallow_proto::link::Identity;
 //! # use tallow_proto::seed::Seed;
 //! # use tallow_proto::transfer::Compression;
 //! # use tallow_proto::transfer::storage::{Fault, Read, StreamSource};
@@ -222,13 +226,18 @@
 //!
 //! | feature | modules or function | needs C |
 //! |---|---|---|
-//! | (none) | `code`, `wire`, `handshake` | no |
-//! | `rust-crypto` | `session`, `transfer`, `p2p`, `discovery`, `node`, `drive`, sealed by RustCrypto | no |
+//! | (none) | `code`, `wire`; inside, the handshake | no |
+//! | `rust-crypto` | `transfer`, `node`, `drive`; inside: sessions, direct paths, discovery, by RustCrypto | no |
 //! | `aws-lc` | the same, sealed by AWS-LC | yes |
 //! | `links` (default) | `link`, `peer`, `room`: QUIC, TLS, WebSocket, whole peers and relays | yes |
 //! | `zstd` (default) | compressed chunks; without it they are refused | yes |
+//! | `internals` | the machines as public modules, and test doubles of sources and sinks | no |
+//!
+//! `internals` is for the tests, benchmarks and fuzz targets of tallow itself. What it opens is exempt from semantic
+//! versioning: any release may change or remove it.
 
-#![cfg_attr(not(feature = "links"), allow(dead_code, reason = "the layers that use it are not built"))]
+#![cfg_attr(not(feature = "links"), allow(dead_code, unused_imports, reason = "the layers that use it are not built"))]
+#![cfg_attr(not(test), warn(unnameable_types))]
 #![cfg_attr(
     not(test),
     deny(
@@ -244,11 +253,21 @@
 
 pub mod code;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod discovery;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod discovery;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod drive;
+#[cfg(feature = "internals")]
 pub mod handshake;
+#[cfg(not(feature = "internals"))]
+mod handshake;
+#[cfg(feature = "internals")]
 pub mod host;
+#[cfg(not(feature = "internals"))]
+mod host;
 #[cfg(feature = "links")]
 pub mod link;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
@@ -258,17 +277,31 @@ pub mod net;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod node;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod p2p;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod p2p;
 #[cfg(feature = "links")]
 pub mod peer;
 mod pieces;
+#[cfg(feature = "internals")]
 pub mod pool;
+#[cfg(not(feature = "internals"))]
+mod pool;
+#[cfg(feature = "internals")]
 pub mod ready;
+#[cfg(not(feature = "internals"))]
+mod ready;
 #[cfg(feature = "links")]
 pub mod room;
 pub mod seed;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod session;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod session;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod share;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]

@@ -13,44 +13,50 @@
 //! - [`trust`]: how a relay's certificate is validated and remembered.
 
 mod buffers;
+#[cfg(feature = "internals")]
 pub mod connections;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod connections;
 mod crypto;
 pub(crate) mod http;
+#[cfg(feature = "internals")]
 pub mod proxy;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod proxy;
+#[cfg(feature = "internals")]
 pub mod quic;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod quic;
+#[cfg(feature = "internals")]
 pub mod race;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod race;
+mod read_write;
+#[cfg(feature = "internals")]
 pub mod tcp;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp;
+#[cfg(feature = "internals")]
 pub mod tcp_links;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp_links;
 mod tls;
+#[cfg(feature = "internals")]
 pub mod trust;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod trust;
+#[cfg(feature = "internals")]
 pub mod websocket;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod websocket;
 
-use bytes::Bytes;
+pub use proxy::{BadProxy, Proxy, ProxyFailure};
+pub use quic::BadIdentity;
+pub use race::{Allowed, Transport};
+pub use trust::{CertificateRefused, Fingerprint, Identity, NotAFingerprint, Trust};
+pub use websocket::Browsers;
 
-/// The result of a read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// The next bytes as they arrived; never empty.
-    Data(Bytes),
-    /// Nothing can be read now; an event `Readable` follows.
-    Blocked,
-    /// All data was read; the stream is removed.
-    End,
-    /// The other side reset the stream with this code; the stream is removed.
-    Reset(u32),
-    /// The stream does not exist, or does not exist any more.
-    Gone,
-}
-
-/// The result of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// All bytes were accepted.
-    Done,
-    /// Bytes that were not accepted stay in place; an event `Writable` follows.
-    Blocked,
-    /// The other side stopped reading, with this code.
-    Stopped(u32),
-    /// The stream does not exist, or this side finished or reset it.
-    Gone,
-}
+#[cfg(feature = "internals")]
+pub use read_write::{Read, Write};
+#[cfg(not(feature = "internals"))]
+pub(crate) use read_write::{Read, Write};

@@ -26,15 +26,15 @@
 //!
 //! Timers and bounds: those of the machines that it contains.
 
-pub mod answer;
-pub mod build;
-pub mod command;
-pub mod config;
+mod answer;
+mod build;
+mod command;
+mod config;
 mod connection;
-pub mod event;
+mod event;
 mod exchange;
-pub mod failure;
-pub mod handle;
+mod failure;
+mod handle;
 mod network;
 mod offer;
 mod outbox;
@@ -63,20 +63,21 @@ use crate::node::{Input, Node};
 use crate::seed::Seed;
 use crate::session::SILENCE;
 use crate::session::StreamNo;
+use crate::transfer::Job;
 use crate::transfer::Transfer;
-use crate::transfer::job::Job;
 use crate::wire::Features;
-use crate::wire::close::SHUTTING_DOWN;
+use crate::wire::close::{self, SHUTTING_DOWN};
 use crate::wire::relay::Role;
 
-pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::p2p::candidate::MIN_PORT as MIN_DIRECT_PORT;
+pub use crate::wire::peer::{CancelReason, DeclineReason, Placement};
 pub use crate::wire::relay::RefusalReason;
 pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;
 pub use command::Command;
 pub use config::{
-    CodeChoice, Common, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress, RelayChoice,
-    SendConfig,
+    BadRelayAddress, CodeChoice, Common, DEFAULT_PORT, DirectPath, Embedded, Invitation, Machine, Payload,
+    ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
 };
 pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
 pub use failure::{Class, Failure, Lost, RelayFailure};
@@ -96,11 +97,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(50);
 /// How long the network or the sender may be unreachable before an offer was accepted.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Application close codes of a connection between peers.
-mod close {
-    pub const DONE: u32 = 0;
-    pub const ENDED: u32 = 1;
-}
 
 /// One end of a transfer; see the module documentation.
 pub struct Peer {

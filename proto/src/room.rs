@@ -22,19 +22,34 @@ mod early_tests;
 mod evil_tests;
 mod farewell;
 mod forward;
+#[cfg(feature = "internals")]
 pub mod greeting;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod greeting;
 mod half_open;
+#[cfg(feature = "internals")]
 pub mod limits;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod limits;
 mod pending;
 mod ports;
+#[cfg(feature = "internals")]
 pub mod registry;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod registry;
 mod relay;
 mod status;
+#[cfg(feature = "internals")]
 pub mod stun_responder;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod stun_responder;
 #[cfg(test)]
 mod stun_tests;
 #[cfg(test)]
 mod world;
 
-pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
+pub use limits::{Limits, Rate};
+#[cfg(test)]
+use relay::MAX_EVENTS;
+pub use relay::{MAX_SOCKETS, Relay};
 pub use status::{Command, Config, Event, Refusals, Refused, RoomEnd, RoomTag, Status, Tcp, Transport};

@@ -11,14 +11,12 @@ mod machine;
 mod record;
 mod reliable;
 
-pub use lanes::{LANE_STALL, Limits, RECEIVED_BYTES};
-pub use link::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, Pace,
-    SILENCE,
-};
-pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
-pub use record::{BadRecord, HEADER, OpenedRecord, Prepared, SealedChunk, TAG, Verdict};
-pub use reliable::{LOOSE, WAITING};
+pub use lanes::Limits;
+pub use link::{Origin, Pace, SILENCE};
+pub use machine::{Config, Event, LinkEnd, Session};
+pub use record::{OpenedRecord, Prepared, SealedChunk, Verdict};
+#[cfg(feature = "internals")]
+pub use reliable::WAITING;
 
 use crate::wire::peer::Control;
 

@@ -16,49 +16,91 @@
 
 mod arrivals;
 mod body;
+#[cfg(feature = "internals")]
 pub mod check;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod check;
+#[cfg(feature = "internals")]
 pub mod chunk;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod chunk;
+#[cfg(feature = "internals")]
 pub mod chunk_size;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod chunk_size;
 mod chunks;
 mod codec;
 mod collision;
+pub mod component;
 mod exchange;
 mod hashes;
 mod incoming;
+#[cfg(feature = "internals")]
 pub mod job;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod job;
 mod job_id;
 pub mod journal;
+#[cfg(feature = "internals")]
 pub mod layout;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod layout;
 mod limit;
+pub mod local_names;
 mod machine;
+#[cfg(feature = "internals")]
 pub mod manifest;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(not(feature = "internals"))]
+pub(crate) mod manifest;
+#[cfg(feature = "internals")]
 pub mod memory;
+#[cfg(all(test, not(feature = "internals")))]
+pub(crate) mod memory;
+mod outcome;
 mod outgoing;
 pub mod path;
 mod ranges;
 mod reading;
+#[cfg(feature = "internals")]
 pub mod receiver;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod receiver;
+#[cfg(feature = "internals")]
 pub mod sender;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod sender;
 pub mod storage;
+#[cfg(feature = "internals")]
 pub mod stream;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod stream;
+#[cfg(feature = "internals")]
 pub mod verify_stored;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod verify_stored;
 mod window;
 
-use crate::transfer::storage::Fault;
-use crate::wire::Untrusted;
-use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, DeclineReason};
-
 pub use chunk::Compression;
-pub use exchange::{STRAGGLERS, TransferEvent};
+pub use job::{Job, JobDone};
+pub use layout::Segment;
 pub use limit::LEAST as LEAST_RATE;
-pub use machine::Transfer;
-pub use manifest::Refused;
-pub use window::CREDIT;
+pub use manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder, PageFull, Refusal, Refused, Totals};
 
-/// The transfer that a session has; it counts up, and there is one so far.
-pub const FIRST: u32 = 1;
+#[cfg(feature = "internals")]
+pub use self::{
+    exchange::TransferEvent,
+    machine::Transfer,
+    outcome::{FIRST, Outcome, Progress},
+    window::CREDIT,
+};
+#[cfg(not(feature = "internals"))]
+pub(crate) use self::{
+    exchange::TransferEvent,
+    machine::Transfer,
+    outcome::{FIRST, Outcome, Progress},
+    window::CREDIT,
+};
+
 /// The most bytes of chunks in jobs at one time, not compressed.
 const IN_JOBS: u64 = 16 << 20;
 
@@ -66,51 +108,6 @@ const IN_JOBS: u64 = 16 << 20;
 fn slice_of(chunk_size: u32) -> usize {
     const BYTES: u32 = 8 << 20;
     (BYTES.checked_div(chunk_size).unwrap_or(1) as usize).max(1)
-}
-
-/// How a transfer ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything is in place, and both sides computed the same root.
-    Complete {
-        /// Over the manifest and the hashes of all chunks.
-        root: [u8; 32],
-    },
-    /// The receiver said no.
-    Declined {
-        /// Why.
-        reason: DeclineReason,
-        /// In its words.
-        text: Untrusted,
-    },
-    /// The offer breaks a rule for names, or the receiver's limits.
-    Refused(Refused),
-    /// This side ended it.
-    Cancelled(CancelReason),
-    /// The other side ended it.
-    PeerCancelled {
-        /// Why.
-        reason: CancelReason,
-        /// In its words.
-        text: Untrusted,
-    },
-    /// A file of this side.
-    Failed(Fault),
-    /// The other side broke a rule.
-    Violation(Violation),
-    /// The session ended before the transfer.
-    Lost,
-    /// The other side is there, and does not go on.
-    Stalled,
-}
-
-/// How far a transfer is, in bytes of the files themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Stored by the receiver, as far as this side knows.
-    pub bytes: u64,
-    /// All; 0 while nobody knows, of a stream.
-    pub total: u64,
 }
 
 #[cfg(test)]

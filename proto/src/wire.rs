@@ -2,22 +2,51 @@
 //!
 //! The body of a frame is a postcard-encoded value in its one canonical form. postcard itself accepts overlong varints
 //! and ignores bytes behind a value; [`decode`] refuses both.
+//!
+//! The enums of messages are exhaustive: who speaks a version of the protocol has to know all of its messages. Reasons
+//! are not: a program can show one that it does not know.
 
+#[cfg(feature = "internals")]
 pub mod candidate;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod candidate;
+#[cfg(feature = "internals")]
 pub mod close;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod close;
 pub mod frame;
+#[cfg(feature = "internals")]
 pub mod peer;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod peer;
+#[cfg(feature = "internals")]
 pub mod relay;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod relay;
+#[cfg(feature = "internals")]
 pub mod relay_auth;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod relay_auth;
+#[cfg(feature = "internals")]
 pub mod untrusted;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod untrusted;
+#[cfg(feature = "internals")]
 pub mod version;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod version;
 mod violation;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+#[cfg(feature = "internals")]
 pub use frame::{Caps, Decoder, Frame};
-pub use untrusted::Untrusted;
-pub use version::{Features, Hello, Versions};
+#[cfg(not(feature = "internals"))]
+pub(crate) use frame::{Caps, Decoder, Frame};
+pub use peer::{HandshakeMessage, Mode};
+pub use relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
+pub use untrusted::{Untrusted, is_harmless};
+pub use version::{Features, Hello, SPOKEN, Versions};
 pub use violation::Violation;
 
 /// The bytes are not the one canonical encoding of an allowed message.

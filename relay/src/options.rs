@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tallow_proto::drive::Ending;
-use tallow_proto::link::trust::Identity;
-use tallow_proto::link::websocket::Browsers;
+use tallow_proto::link::Browsers;
+use tallow_proto::link::Identity;
 use tallow_proto::net::{KeepAlive, Listen, TcpOptions};
-use tallow_proto::peer::config::DEFAULT_PORT;
-use tallow_proto::room::limits::Limits;
+use tallow_proto::peer::DEFAULT_PORT;
+use tallow_proto::room::Limits;
 use tallow_proto::room::{Config, Tcp, Transport};
-use tallow_store::{StoreError, identity, state};
+use tallow_store::{StoreError, default_dir, identity};
 
 use crate::process;
 
@@ -75,6 +75,7 @@ pub struct Options {
 
 /// The reason for which a relay does not run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Problem {
     /// The relay can't listen on an address.
     Listen(SocketAddr, Transport, std::io::ErrorKind),
@@ -189,7 +190,7 @@ impl Options {
             (Some(cert), Some(key)) => identity::from_pem(cert, key),
             (Some(_), None) | (None, Some(_)) => return Err(Problem::Identity),
             (None, None) => {
-                let dir = self.state_dir.clone().or_else(state::default_dir).ok_or(Problem::NoHome)?;
+                let dir = self.state_dir.clone().or_else(default_dir).ok_or(Problem::NoHome)?;
                 identity::load_or_create(&dir)
             }
         }

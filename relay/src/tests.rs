@@ -5,7 +5,7 @@ use tallow_proto::drive::Driver;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, SocketId, Transmit};
 use tallow_proto::node::Input;
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 use tallow_proto::room::Config;
 

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # use bytes::Bytes;
-//! # use tallow_proto::wire::{peer::HandshakeMessage, relay::{ClientMessage, RelayMessage}};
+//! # use tallow_proto::wire::{ClientMessage, HandshakeMessage, RelayMessage};
 //! # use tallow_tokio::codec::TallowCodec;
 //! # use tokio_util::codec::Framed;
 //! # let (stream, _) = tokio::io::duplex(64);
@@ -21,11 +21,10 @@ use std::io;
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tallow_proto::wire::Violation;
-use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX};
-use tallow_proto::wire::peer::HandshakeMessage;
-use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
-use tallow_proto::wire::{self, Caps, Frame};
+use tallow_proto::wire::frame::{
+    CHUNK, CONTROL, Caps, Decoder as FrameDecoder, Frame, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX,
+};
+use tallow_proto::wire::{self, ClientMessage, HandshakeMessage, RelayMessage, Violation};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Why a stream can't be used any further.
@@ -141,7 +140,7 @@ impl<Out, In: Body> Decoder for TallowCodec<Out, In> {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<In>, CodecError> {
         // The length is checked before it is used, and no memory is reserved for it. Bytes after the frame stay in
         // `src`: the next codec may need them.
-        let mut judge = wire::Decoder::new(In::CAPS);
+        let mut judge = FrameDecoder::new(In::CAPS);
         let head = src.len().min(PREFIX + 1);
         judge.push(Bytes::copy_from_slice(&src[..head]));
         let frame = match (judge.next_frame()?, src.first_chunk::<PREFIX>()) {

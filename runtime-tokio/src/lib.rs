@@ -45,7 +45,7 @@ pub use pool::Pool;
 #[doc(no_inline)]
 pub use tallow_proto as proto;
 use tallow_proto::drive::Driver;
-use tallow_proto::link::quic::BadIdentity;
+use tallow_proto::link::BadIdentity;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 use tallow_proto::room::Relay;

@@ -7,7 +7,7 @@ use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
     CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, HandshakeMessage, Have, LaneCount, Mode, Offer,
-    Reason, TransferKind,
+    Placement, Reason, TransferKind,
 };
 use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use tallow_proto::wire::version::SPOKEN;
@@ -162,6 +162,7 @@ fn control_messages() -> Vec<Control> {
         Control::CandidatesDone { round: 2 },
         Control::DirectFailed { round: 3 },
         Control::DirectConnected { round: u32::MAX },
+        Control::Placement { transfer, placement: Placement { renamed: 1, links_outside: 2, links_unsupported: 3 } },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -182,6 +183,7 @@ fn control_messages() -> Vec<Control> {
             Control::CandidatesDone { .. } => 14,
             Control::DirectFailed { .. } => 15,
             Control::DirectConnected { .. } => 16,
+            Control::Placement { .. } => 17,
         };
         assert_eq!(place, at);
     }

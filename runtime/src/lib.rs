@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use front::{directory, files};
 pub use front::{receiving, sending};
 use if_addrs::IfAddr;
-use tallow_proto::link::trust::Identity;
+use tallow_proto::link::Identity;
 use tallow_proto::net::Interface;
 use tallow_proto::peer::{Common, DirectPath, Machine};
 use tallow_proto::seed::Seed;

@@ -12,12 +12,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 
 use rustix::fs::Mode;
-use tallow_proto::transfer::manifest::{EntryKind, Manifest};
+use tallow_proto::transfer::local_names::LocalNames;
+use tallow_proto::transfer::{EntryKind, Manifest};
 
 use crate::contained_dir::{PRIVATE_FILE, is_dir, is_file};
-use crate::destination::Policy;
 use crate::plan::Plan;
-use crate::sink::{local, split};
+use crate::sink::split;
 use crate::staging::Left;
 
 /// The kind of entry that is expected under a name.
@@ -28,9 +28,9 @@ enum Kind {
 }
 
 /// Cleans the tree; returns the disk space of the kept files in bytes.
-pub fn clean_left(left: &Left, manifest: &Manifest, policy: Policy, plan: &Plan) -> io::Result<u64> {
+pub fn clean_left(left: &Left, manifest: &Manifest, names: &LocalNames, plan: &Plan) -> io::Result<u64> {
     let hasher = RandomState::new();
-    let expected = expected(manifest, policy, plan, &hasher);
+    let expected = expected(manifest, names, plan, &hasher);
     left.tidy()?;
     let (mut bytes, mut paths) = (0_u64, vec![String::new()]);
     while let Some(path) = paths.pop() {
@@ -72,11 +72,11 @@ pub fn clean_left(left: &Left, manifest: &Manifest, policy: Policy, plan: &Plan)
 }
 
 /// The expected entries, by keyed hashes of their paths.
-fn expected(manifest: &Manifest, policy: Policy, plan: &Plan, hasher: &RandomState) -> HashMap<u64, Kind> {
+fn expected(manifest: &Manifest, names: &LocalNames, plan: &Plan, hasher: &RandomState) -> HashMap<u64, Kind> {
     let mut expected = HashMap::new();
     let mut known = String::new();
     for (index, entry) in manifest.entries() {
-        let path = local(policy, &entry.path);
+        let path = names.local(&entry.path);
         let mut above = split(&path).0;
         if known != above {
             known = above.to_owned();

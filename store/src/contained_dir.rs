@@ -215,8 +215,12 @@ impl Dir {
                     return Err(Errno::EXIST);
                 }
                 if stat(&self.0, name)?.is_some_and(|stat| is_file(&stat)) {
-                    fs::linkat(&self.0, name, &to.0, new, AtFlags::empty())?;
-                    return fs::unlinkat(&self.0, name, AtFlags::empty());
+                    match fs::linkat(&self.0, name, &to.0, new, AtFlags::empty()) {
+                        Ok(()) => return fs::unlinkat(&self.0, name, AtFlags::empty()),
+                        // No hard links either (exFAT): the name is taken by an empty file of ours, which is replaced.
+                        Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP | Errno::MLINK) => drop(make_empty(&to.0, new)?),
+                        Err(error) => return Err(error),
+                    }
                 }
                 fs::renameat(&self.0, name, &to.0, new)
             }
@@ -327,6 +331,11 @@ fn stat(dir: &OwnedFd, name: &CStr) -> Result<Option<Stat>, Errno> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn make_empty(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, PRIVATE_FILE)
 }
 
 fn absent(removed: io::Result<()>) -> io::Result<bool> {

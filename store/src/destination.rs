@@ -3,19 +3,28 @@
 //! Decides whether files can be created in a directory, before a code is used, and what to do if a name exists
 //! ([`verdict`]). Nothing is created before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no timers.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, CWD, Stat, StatVfs};
+use rustix::fs::{Access, AtFlags, CWD, Stat};
+use tallow_proto::seed::Seed;
+use tallow_proto::transfer::Manifest;
+use tallow_proto::transfer::component::NameRules;
+use tallow_proto::transfer::journal::Header;
+use tallow_proto::transfer::local_names::LocalNames;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
+use crate::abilities::{Abilities, Times};
 use crate::contained_dir::{Dir, is_dir, is_file, is_link};
 use crate::fault::fault;
 use crate::sink::Receiving;
+use crate::staging::Staging;
 
 /// The policy for existing names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnExists {
     /// Refuse the offer.
     #[default]
@@ -28,13 +37,40 @@ pub enum OnExists {
     Skip,
 }
 
+/// Which names received entries get. A name that the file system can't hold, or not beside another one, is changed in
+/// each case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Naming {
+    /// The offered ones, without invisible characters that mislead.
+    #[default]
+    Plain,
+    /// The offered ones, with every character.
+    Exact,
+    /// Names that every system can hold, side by side.
+    Portable,
+}
+
+/// What to do with a symbolic link that leads, or may lead, out of what is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OutsideLinks {
+    /// Leave it out, and report it.
+    #[default]
+    LeaveOut,
+    /// Create it as it was sent. Nothing of a transfer is ever written through a link, but other programs follow it.
+    Keep,
+}
+
 /// The rules for received names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
     /// What to do if a name exists.
     pub on_exists: OnExists,
-    /// Keep names that are not portable (reserved on Windows, invisible characters).
-    pub allow_unportable: bool,
+    /// Which names entries get.
+    pub naming: Naming,
+    /// What to do with links that lead out.
+    pub outside_links: OutsideLinks,
 }
 
 /// A directory to receive into. It need not exist yet.
@@ -43,6 +79,8 @@ pub struct Destination {
     pub(crate) path: PathBuf,
     pub(crate) policy: Policy,
     pub(crate) ground: Ground,
+    /// What the file system is taken to hold, in place of what it does hold: for tests.
+    pub(crate) assumed: Option<Abilities>,
 }
 
 /// The part of the destination that exists.
@@ -79,7 +117,53 @@ impl Destination {
             }
             Err(error) => return Err(fault(error, at(path))),
         };
-        Ok(Self { path: path.to_owned(), policy, ground })
+        Ok(Self { path: path.to_owned(), policy, ground, assumed: None })
+    }
+
+    /// The file system is taken to hold no more than this, whatever it holds.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn assuming(self, names: NameRules, links: bool, modes_and_times: bool) -> Self {
+        let times = if modes_and_times { Times::Kept } else { Times::Lost };
+        Self { assumed: Some(Abilities { names, links, modes: modes_and_times, times }), ..self }
+    }
+
+    /// The top-level names that entries of this manifest would get and that exist: the first `most`, and their number.
+    /// Only the check of the sink decides.
+    ///
+    /// # Errors
+    /// The directory can't be read or written.
+    pub fn existing(&self, manifest: &Manifest, most: usize) -> Result<(Vec<String>, u64), Fault> {
+        let Some(target) = self.ground.existing() else { return Ok((Vec::new(), 0)) };
+        let here = |error: io::Error| fault(error, self.path.to_string_lossy());
+        let abilities = match self.assumed {
+            Some(abilities) => abilities,
+            None => Staging::make(target, &Header::of(manifest))
+                .and_then(|staging| {
+                    let probed = staging.probe();
+                    staging.remove(target)?;
+                    probed
+                })
+                .map_err(here)?,
+        };
+        let names = local_names(manifest, self.policy, &abilities)?;
+        let (mut first, mut count, mut last) = (Vec::new(), 0, String::new());
+        for (_, entry) in manifest.entries() {
+            let path = names.local(&entry.path);
+            let top = path.split('/').next().unwrap_or_default();
+            // The entries below a top-level name follow it.
+            if top == last {
+                continue;
+            }
+            top.clone_into(&mut last);
+            if target.stat(top).map_err(here)?.is_some() {
+                count += 1;
+                if first.len() < most {
+                    first.push(top.to_owned());
+                }
+            }
+        }
+        Ok((first, count))
     }
 
     /// Creates the sink of one transfer into this directory.
@@ -120,14 +204,6 @@ impl Ground {
         }
     }
 
-    /// The file system of the directory, or of its nearest ancestor.
-    pub fn file_system(&self) -> io::Result<StatVfs> {
-        Ok(match self {
-            Self::There(dir) => rustix::fs::fstatvfs(dir)?,
-            Self::Missing(nearest) => rustix::fs::statvfs(nearest)?,
-        })
-    }
-
     /// The directory, if it exists.
     pub fn existing(&self) -> Option<&Dir> {
         match self {
@@ -135,6 +211,26 @@ impl Ground {
             Self::Missing(_) => None,
         }
     }
+}
+
+/// The local names of a manifest, for a file system with these abilities.
+pub fn local_names(manifest: &Manifest, policy: Policy, abilities: &Abilities) -> Result<LocalNames, Fault> {
+    let held = abilities.names;
+    let mut rules = if policy.naming == Naming::Portable { NameRules::PORTABLE } else { held };
+    rules.longest = held.longest;
+    rules.keeps_invisible = policy.naming == Naming::Exact;
+    LocalNames::of(manifest, rules, &random_seed())
+        .map_err(|refused| Fault::at(FaultKind::Refused(refused.why), refused.name.as_raw()))
+}
+
+/// A seed that a peer can't know. The standard library's hashers have one each.
+fn random_seed() -> Seed {
+    let words = [0_u64; 4].map(|word| RandomState::new().hash_one(word));
+    let mut bytes = [0; 32];
+    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_be_bytes());
+    }
+    Seed::new(bytes)
 }
 
 /// Removes the directories that [`Ground::make`] created, as far as they are still empty.

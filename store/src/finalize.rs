@@ -20,33 +20,37 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{Mode, fchmod, fsync, futimens};
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
-use tallow_proto::transfer::path::RelPath;
+use rustix::fs::{Mode, fchmod};
+use tallow_proto::transfer::component::numbered;
+use tallow_proto::transfer::local_names::Renamed;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 
+use crate::abilities::if_able;
 use crate::contained_dir::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
-use crate::plan::{MOST_REPORTED, Renamed};
+use crate::plan::MOST_REPORTED;
 use crate::rollback::Move;
-use crate::sink::{Begun, FEW, joined, split, times};
+use crate::sink::{Begun, FEW, joined, split};
+use crate::staging::sync_dir;
 
 /// The number of names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
 /// The cost of changing an entry, where looking at one costs 1.
 const LOOKS: usize = 32;
+/// The maximum number of entries whose other name is remembered. One name is at most 255 bytes long.
+const MOST_NUMBERED: usize = 16_384;
 /// The maximum number of numbered names that are tried.
 const MOST_NUMBERS: u32 = 10_000;
-/// The maximum length of a numbered name in bytes.
-const MAX_NAME: usize = 255;
 
 /// The progress of finalizing.
 #[derive(Debug)]
 pub struct Finish {
     step: Step,
     placed: Vec<Renamed>,
+    numbered: Vec<Renamed>,
 }
 
 #[derive(Debug)]
@@ -93,11 +97,16 @@ struct Frame {
 
 impl Finish {
     pub fn new() -> Self {
-        Self { step: Step::Make(Pass::default()), placed: Vec::new() }
+        Self { step: Step::Make(Pass::default()), placed: Vec::new(), numbered: Vec::new() }
     }
 
     pub fn placed(&self) -> &[Renamed] {
         &self.placed
+    }
+
+    /// The top-level entries that got another name here than the staged one: at most [`MOST_NUMBERED`].
+    pub const fn numbered(&self) -> &Vec<Renamed> {
+        &self.numbered
     }
 
     pub const fn is_done(&self) -> bool {
@@ -153,7 +162,7 @@ impl Finish {
                 return Ok(LOOKS);
             }
             Step::Place(placing) => {
-                if !placing.one(begun, &mut self.placed)? {
+                if !placing.one(begun, &mut self.placed, &mut self.numbered)? {
                     self.step = Step::Settle { all: placing.merged > FEW };
                 }
                 return Ok(LOOKS);
@@ -209,23 +218,15 @@ impl Begun {
         }
         let path = self.local(&entry.path);
         let (above, name) = split(&path);
-        let target = self.local_target(target.as_str());
+        let target = self.names.link_target(&entry.path, target);
         self.dir(above)
             .and_then(|dir| {
                 dir.make_link(name, &target)?;
-                dir.set_times(name, &times(entry.mtime))
+                // Not every file system that holds links holds their times.
+                if_able(dir.set_times(name, &self.abilities.times.stamps(entry.mtime)))
             })
             .map_err(|error| self.fault(&error, &path))
             .map(|()| LOOKS)
-    }
-
-    /// The target of a link, with the names that its components have here.
-    fn local_target(&self, target: &str) -> String {
-        let parts = target.split('/').map(|part| match RelPath::parse(part) {
-            Ok(name) => self.local(&name).into_owned(),
-            Err(_) => part.to_owned(),
-        });
-        parts.collect::<Vec<_>>().join("/")
     }
 
     fn date_dir(&self, entry: &Entry) -> Result<usize, Fault> {
@@ -237,9 +238,9 @@ impl Begun {
         self.dir(&path)
             .and_then(|dir| {
                 if mode != self.staging.allowed || self.staging.is_resumed {
-                    fchmod(&dir, mode)?;
+                    self.set_mode(&*dir, mode)?;
                 }
-                Ok(futimens(&dir, &times(entry.mtime))?)
+                self.set_time(&*dir, entry.mtime)
             })
             .map_err(|error| self.fault(&error, &path))
             .map(|()| LOOKS)
@@ -259,7 +260,7 @@ impl Begun {
         }
         let path = self.local(&entry.path);
         self.dir(&path)
-            .and_then(|dir| Ok(fchmod(&dir, self.mode(entry))?))
+            .and_then(|dir| self.set_mode(&*dir, self.mode(entry)))
             .map_err(|error| self.fault(&error, &path))
             .map(|()| LOOKS)
     }
@@ -276,7 +277,7 @@ impl Begun {
             EntryKind::File { .. } if !self.plan.is_skipped(index) => {
                 self.dir(above).and_then(|dir| dir.sync_file(name))
             }
-            EntryKind::Dir => self.dir(&path).and_then(|dir| Ok(fsync(&dir)?)),
+            EntryKind::Dir => self.dir(&path).and_then(|dir| sync_dir(&dir)),
             EntryKind::File { .. } | EntryKind::Symlink { .. } => Ok(()),
         };
         match synced {
@@ -304,10 +305,10 @@ impl Begun {
         if all {
             self.sync_all()?;
         }
-        fsync(&self.target).map_err(|error| here(error.into()))?;
+        sync_dir(&self.target).map_err(here)?;
         for dir in &self.made {
             let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-            Dir::open_trusted(above).and_then(|above| Ok(fsync(&above)?)).map_err(here)?;
+            Dir::open_trusted(above).and_then(|above| sync_dir(&above)).map_err(here)?;
         }
         self.release();
         // The transfer is complete, so a failure to remove the staging directory is not an error.
@@ -324,7 +325,7 @@ impl Placing {
     }
 
     /// Places one name; returns false after the last.
-    fn one(&mut self, begun: &Begun, placed: &mut Vec<Renamed>) -> Result<bool, Fault> {
+    fn one(&mut self, begun: &Begun, placed: &mut Vec<Renamed>, numbered: &mut Vec<Renamed>) -> Result<bool, Fault> {
         let Some(frame) = self.frames.last_mut() else { return Ok(false) };
         let fault = |error: io::Error| begun.fault(&error, &frame.path);
         let (from, to) = match &self.open {
@@ -342,7 +343,7 @@ impl Placing {
             if !path.is_empty() {
                 self.merged += 1;
                 if self.merged <= FEW {
-                    fsync(to).map_err(|error| begun.fault(&error.into(), &path))?;
+                    sync_dir(to).map_err(|error| begun.fault(&error, &path))?;
                 }
             }
             self.open = None;
@@ -360,6 +361,9 @@ impl Placing {
         let at = |kind| Fault::at(kind, begun.path.join(&path).to_string_lossy());
         match place(begun, from, to, &path, &name).map_err(at)? {
             Placed::As(here) => {
+                if here != name && numbered.len() < MOST_NUMBERED {
+                    numbered.push(Renamed { offered: name.clone(), here: here.clone() });
+                }
                 if is_top && placed.len() < MOST_REPORTED {
                     placed.push(Renamed { offered: name, here });
                 }
@@ -412,7 +416,7 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<
                 .map(|()| Placed::As(here)),
             Verdict::Skip => from.remove_file(name).map(|_| Placed::Dropped),
             Verdict::Rename => {
-                here = numbered(name, number, incoming == Incoming::Dir);
+                here = numbered(name, number, incoming == Incoming::Dir, begun.abilities.names.longest);
                 let moves = Move::of(&staged, path, &joined(split(path).0, &here));
                 begun.staging.intend(&[moves], false).map_err(|error| kind(&error))?;
                 continue;
@@ -460,42 +464,4 @@ fn open(begun: &Begun, path: &str) -> io::Result<(Arc<Dir>, Arc<Dir>)> {
             Ok((begun.dir(path)?, to))
         },
     )
-}
-
-/// Adds a number before the extension, as in `name (2).txt`, and shortens the name if necessary.
-fn numbered(name: &str, number: u32, is_dir: bool) -> String {
-    let from = name.strip_suffix(".gz").or(name.strip_suffix(".xz")).or(name.strip_suffix(".zst")).unwrap_or(name);
-    let stem = match from.rfind('.') {
-        Some(dot) if dot > 0 && !is_dir && (from.len() == name.len() || &from[dot..] == ".tar") => dot,
-        _ => name.rfind('.').filter(|dot| *dot > 0 && !is_dir).unwrap_or(name.len()),
-    };
-    let (stem, extension) = name.split_at(stem);
-    let (number, mut extension) = (format!(" ({number})"), extension);
-    if number.len() + extension.len() >= MAX_NAME {
-        extension = "";
-    }
-    let mut room = (MAX_NAME - number.len() - extension.len()).min(stem.len());
-    while !stem.is_char_boundary(room) {
-        room -= 1;
-    }
-    format!("{}{number}{extension}", &stem[..room])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn number_is_inserted_before_extension_within_limit() {
-        assert_eq!(numbered("photo.jpg", 1, false), "photo (1).jpg");
-        assert_eq!(numbered("photo.jpg", 12, true), "photo.jpg (12)");
-        assert_eq!(numbered("a.tar.gz", 2, false), "a (2).tar.gz");
-        assert_eq!(numbered("notes.gz", 2, false), "notes (2).gz");
-        assert_eq!(numbered(".profile", 1, false), ".profile (1)");
-        assert_eq!(numbered("x.", 1, false), "x (1).");
-        let long = numbered(&"é".repeat(127), 9999, false);
-        assert!(long.len() <= MAX_NAME && long.ends_with("é (9999)"), "{long}");
-        let dots = numbered(&format!("a.{}", "b".repeat(252)), 1, false);
-        assert!(dots.len() <= MAX_NAME && dots.ends_with(" (1)"), "{dots}");
-    }
 }

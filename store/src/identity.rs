@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tallow_proto::link::trust::Identity;
+use tallow_proto::link::Identity;
 
 use zeroize::Zeroizing;
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tallow_proto::link::trust::{CertificateSeen, Fingerprint, Trust};
+use tallow_proto::link::{Fingerprint, Trust};
 
 use crate::named_lines::NamedLines;
 use crate::state::StoreError;
@@ -28,46 +28,14 @@ impl KnownRelays {
         Ok(Self { lines: NamedLines::load(dir, FILE)? })
     }
 
-    /// The known certificate of the relay.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<Fingerprint> {
-        match self.trust(name) {
-            Trust::Known(fingerprint) => Some(fingerprint),
-            Trust::Pin(_) | Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
-        }
-    }
-
     /// How to verify the relay: by its known certificate, or as a first use if it is unknown.
     #[must_use]
     pub fn trust(&self, name: &str) -> Trust {
         self.lines.get(name, parse).unwrap_or(Trust::FirstUse)
     }
 
-    /// Keeps the relay's certificate.
-    ///
-    /// # Errors
-    /// The file could not be written.
-    pub fn remember(&mut self, name: &str, fingerprint: Fingerprint) -> Result<(), StoreError> {
+    fn remember(&mut self, name: &str, fingerprint: Fingerprint) -> Result<(), StoreError> {
         self.put(name, Some(&fingerprint.to_string()))
-    }
-
-    /// Keeps how the relay was recognised now, if that is worth keeping.
-    ///
-    /// # Errors
-    /// The file could not be written.
-    pub fn learn(&mut self, name: &str, seen: CertificateSeen) -> Result<(), StoreError> {
-        match (seen, self.trust(name)) {
-            (CertificateSeen::FirstUse(fingerprint), _) => self.remember(name, fingerprint),
-            (CertificateSeen::PublicCa(_), Trust::PublicCa) => Ok(()),
-            (CertificateSeen::PublicCa(_), _) => self.put(name, Some(PUBLIC_CA)),
-            (
-                CertificateSeen::NotAsked
-                | CertificateSeen::Pinned(_)
-                | CertificateSeen::Known(_)
-                | CertificateSeen::Unchecked(_),
-                _,
-            ) => Ok(()),
-        }
     }
 
     /// Stores how to verify the relay the next time, if it is to be verified at all.
@@ -78,7 +46,7 @@ impl KnownRelays {
         match trust {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => self.remember(name, fingerprint),
             Trust::PublicCa => self.put(name, Some(PUBLIC_CA)),
-            Trust::FirstUse | Trust::Any => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -116,24 +84,27 @@ mod tests {
         Fingerprint([byte; 32])
     }
 
+    fn certificate(known: &KnownRelays, name: &str) -> Option<Fingerprint> {
+        match known.trust(name) {
+            Trust::Known(fingerprint) => Some(fingerprint),
+            _ => None,
+        }
+    }
+
     #[test]
     fn known_relays_are_stored_in_a_private_file() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("state/tallow");
         let mut known = KnownRelays::load(&dir).unwrap();
-        assert_eq!((known.get("relay.example:4433"), known.trust("relay.example:4433")), (None, Trust::FirstUse));
+        assert_eq!(known.trust("relay.example:4433"), Trust::FirstUse);
         known.remember("Relay.example:4433", print(1)).unwrap();
-        known.learn("[::1]:4433", CertificateSeen::FirstUse(print(2))).unwrap();
-        known.learn("ca.example:443", CertificateSeen::PublicCa(print(3))).unwrap();
+        known.keep("[::1]:4433", Trust::Pin(print(2))).unwrap();
         known.keep("kept.example:443", Trust::PublicCa).unwrap();
         known.keep("kept.example:444", Trust::Known(print(5))).unwrap();
         known.keep("kept.example:445", Trust::Any).unwrap();
-        known.learn("lan:4433", CertificateSeen::Unchecked(print(4))).unwrap();
         let known = KnownRelays::load(&dir).unwrap();
-        assert_eq!(known.get("relay.example:4433"), Some(print(1)));
-        assert_eq!(known.get("[::1]:4433"), Some(print(2)));
-        assert_eq!((known.get("ca.example:443"), known.trust("ca.example:443")), (None, Trust::PublicCa));
-        assert_eq!(known.trust("lan:4433"), Trust::FirstUse);
+        assert_eq!(certificate(&known, "relay.example:4433"), Some(print(1)));
+        assert_eq!(certificate(&known, "[::1]:4433"), Some(print(2)));
         assert_eq!(
             (known.trust("kept.example:443"), known.trust("kept.example:445")),
             (Trust::PublicCa, Trust::FirstUse)
@@ -150,10 +121,10 @@ mod tests {
         let mut known = KnownRelays::load(dir.path()).unwrap();
         known.remember("a:1", print(1)).unwrap();
         known.remember("a:1", print(2)).unwrap();
-        assert_eq!(known.get("a:1"), Some(print(2)));
+        assert_eq!(certificate(&known, "a:1"), Some(print(2)));
         assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap().lines().count(), 1);
         known.forget("A:1").unwrap();
-        assert_eq!(KnownRelays::load(dir.path()).unwrap().get("a:1"), None);
+        assert_eq!(certificate(&KnownRelays::load(dir.path()).unwrap(), "a:1"), None);
     }
 
     #[test]
@@ -165,7 +136,10 @@ mod tests {
         text.extend_from_slice(print(8).to_string().as_bytes());
         std::fs::write(dir.path().join(FILE), &text).unwrap();
         let mut known = KnownRelays::load(dir.path()).unwrap();
-        assert_eq!((known.get("a:1"), known.get("b:2"), known.get("c:3")), (None, None, Some(print(8))));
+        assert_eq!(
+            (certificate(&known, "a:1"), certificate(&known, "b:2"), certificate(&known, "c:3")),
+            (None, None, Some(print(8)))
+        );
         known.remember("d:4", print(9)).unwrap();
         let lines = String::from_utf8_lossy(&std::fs::read(dir.path().join(FILE)).unwrap()).lines().count();
         assert_eq!(lines, 6);
@@ -179,12 +153,15 @@ mod tests {
         let mut other = KnownRelays::load(dir.path()).unwrap();
         one.remember("a:1", print(1)).unwrap();
         other.remember("b:2", print(2)).unwrap();
-        assert_eq!(KnownRelays::load(dir.path()).unwrap().get("a:1"), Some(print(1)));
+        assert_eq!(certificate(&KnownRelays::load(dir.path()).unwrap(), "a:1"), Some(print(1)));
         let many: String = (0..MOST_LINES + 5).map(|n| format!("relay{n}:1 {}\n", print(3))).collect();
         std::fs::write(dir.path().join(FILE), many).unwrap();
         one.remember("new:1", print(4)).unwrap();
         let known = KnownRelays::load(dir.path()).unwrap();
         let lines = std::fs::read_to_string(known.path()).unwrap().lines().count();
-        assert_eq!((lines, known.get("relay5:1"), known.get("new:1")), (MOST_LINES, None, Some(print(4))));
+        assert_eq!(
+            (lines, certificate(&known, "relay5:1"), certificate(&known, "new:1")),
+            (MOST_LINES, None, Some(print(4)))
+        );
     }
 }

@@ -4,30 +4,43 @@
 //! no timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, one bit for each entry
 //! that is dropped.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
+use tallow_proto::transfer::local_names::{LocalNames, Reported};
 use tallow_proto::transfer::storage::FaultKind;
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 
+use crate::abilities::Abilities;
 use crate::contained_dir::Dir;
 use crate::descriptors::{self, Cache};
-use crate::destination::{Ground, Incoming, OnExists, Policy, Verdict, verdict};
+use crate::destination::{Incoming, OnExists, OutsideLinks, Policy, Verdict, verdict};
 use crate::fault::kind;
-use crate::sink::{local, split};
+use crate::sink::split;
 
 /// The maximum number of names in a report.
 pub const MOST_REPORTED: usize = 1000;
 
-/// An entry whose local name differs from the offered one.
+/// A symbolic link that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renamed {
-    /// The offered path; components are separated by `/`.
-    pub offered: String,
-    /// The local path, relative to the destination.
-    pub here: String,
+pub struct LeftOut {
+    /// Its offered path; components are separated by `/`.
+    pub path: String,
+    /// The reason.
+    pub why: LinkReason,
+}
+
+/// The reason for which a symbolic link was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkReason {
+    /// It leads, or may lead, out of what is received.
+    #[error("a link out of what was sent")]
+    Outside,
+    /// The file system has no symbolic links.
+    #[error("this disk can't hold links")]
+    Unsupported,
 }
 
 /// The plan of a transfer.
@@ -38,8 +51,10 @@ pub struct Plan {
     /// The paths of the skipped entries, for the report.
     pub skipped: Vec<String>,
     pub skipped_total: u64,
-    pub renamed: Vec<Renamed>,
-    pub renamed_total: u64,
+    /// The links that are left out.
+    pub left_out: Reported<LeftOut>,
+    pub links_outside: u32,
+    pub links_unsupported: u32,
     /// The required bytes, in whole blocks.
     pub need: u64,
     /// The number of files with contents to write.
@@ -54,24 +69,26 @@ pub struct Plan {
 
 impl Plan {
     /// Checks every entry and existing names. An error contains the path relative to the destination.
-    pub fn make(manifest: &Manifest, ground: &Ground, policy: Policy) -> Result<Self, (FaultKind, String)> {
-        let system = ground.file_system().map_err(|error| (kind(&error), String::new()))?;
+    pub fn make(
+        manifest: &Manifest,
+        target: &Dir,
+        policy: Policy,
+        abilities: &Abilities,
+        names: &LocalNames,
+    ) -> Result<Self, (FaultKind, String)> {
+        let system = rustix::fs::fstatvfs(target).map_err(|error| (kind(&error.into()), String::new()))?;
         let block = system.f_frsize.clamp(1, 1 << 20);
         let mut plan = Self::default();
-        let mut around = ground.existing().map(|target| Around::new(target, policy.on_exists));
+        let mut around = Around::new(target, policy.on_exists);
         for (index, entry) in manifest.entries() {
-            let path = local(policy, &entry.path);
-            if matches!(path, Cow::Owned(_)) {
-                plan.renamed_total += 1;
-                report(&mut plan.renamed, || Renamed {
-                    offered: entry.path.as_str().into(),
-                    here: path.clone().into(),
-                });
+            if let Some(why) = reason_to_leave_out(&entry, policy, abilities) {
+                plan.leave_out(index, manifest.totals().entries, &entry, why);
+                continue;
             }
-            if let Some(around) = &mut around
-                && around.is_skipped_at_destination(&path, &entry)?
-            {
+            let path = names.local(&entry.path);
+            if around.is_skipped_at_destination(&path, &entry)? {
                 plan.skip(index, manifest.totals().entries);
+                plan.skipped_total += 1;
                 report(&mut plan.skipped, || path.clone().into());
                 continue;
             }
@@ -105,8 +122,25 @@ impl Plan {
         if let Some(bits) = self.skip.get_mut(index as usize / 64) {
             *bits |= 1 << (index % 64);
         }
-        self.skipped_total += 1;
     }
+
+    fn leave_out(&mut self, index: u32, entries: u32, link: &Entry, why: LinkReason) {
+        self.skip(index, entries);
+        match why {
+            LinkReason::Outside => self.links_outside += 1,
+            LinkReason::Unsupported => self.links_unsupported += 1,
+        }
+        let path = link.path.as_str();
+        self.left_out.push(path.len(), || LeftOut { path: path.to_owned(), why });
+    }
+}
+
+fn reason_to_leave_out(entry: &Entry, policy: Policy, abilities: &Abilities) -> Option<LinkReason> {
+    let EntryKind::Symlink { target } = &entry.kind else { return None };
+    if policy.outside_links == OutsideLinks::LeaveOut && target.stays_inside(&entry.path).is_err() {
+        return Some(LinkReason::Outside);
+    }
+    (!abilities.links).then_some(LinkReason::Unsupported)
 }
 
 /// Looks up the entries of the manifest at the destination, in their order.

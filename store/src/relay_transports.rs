@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tallow_proto::link::race::Transport;
+use tallow_proto::link::Transport;
 
 use crate::named_lines::NamedLines;
 use crate::state::StoreError;
@@ -34,20 +34,25 @@ impl RelayTransports {
     /// # Errors
     /// The file could not be written.
     pub fn keep(&mut self, relay: &str, transport: Transport) -> Result<(), StoreError> {
-        self.0.put(relay, Some(name(transport)), |value| parse(value).is_some())
+        match name(transport) {
+            Some(name) => self.0.put(relay, Some(name), |value| parse(value).is_some()),
+            None => Ok(()),
+        }
     }
 }
 
-const fn name(transport: Transport) -> &'static str {
+/// The transport's word in the file; one without a word is not stored.
+const fn name(transport: Transport) -> Option<&'static str> {
     match transport {
-        Transport::Quic => "quic",
-        Transport::Tls => "tcp",
-        Transport::WebSocket => "websocket",
+        Transport::Quic => Some("quic"),
+        Transport::Tls => Some("tcp"),
+        Transport::WebSocket => Some("websocket"),
+        _ => None,
     }
 }
 
 fn parse(text: &str) -> Option<Transport> {
-    [Transport::Quic, Transport::Tls, Transport::WebSocket].into_iter().find(|&transport| name(transport) == text)
+    [Transport::Quic, Transport::Tls, Transport::WebSocket].into_iter().find(|&transport| name(transport) == Some(text))
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use rustix::fs::Stat;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::local_names::LocalNames;
+use tallow_proto::transfer::{Entry, EntryKind, Manifest, Mtime};
 
 use crate::contained_dir::{Dir, is_dir, is_file, is_link};
-use crate::destination::Policy;
 use crate::finalize::move_to;
-use crate::sink::{local, split};
+use crate::sink::split;
 use crate::staging::{ANY_MODE, Left};
 
 /// The record of a move.
@@ -67,7 +67,7 @@ impl Move {
 }
 
 /// Takes back the recorded moves.
-pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy) -> io::Result<()> {
+pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, names: &LocalNames) -> io::Result<()> {
     let noted = left.moves()?;
     // By path. The last record of a path counts, and a torn record is ignored.
     let mut moved = BTreeMap::new();
@@ -86,7 +86,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
     if moved.is_empty() {
         return left.forget_moves();
     }
-    if !is_unchanged(target, manifest, policy, &moved) {
+    if !is_unchanged(target, manifest, names, &moved) {
         tracing::info!("entries in their final place were modified since then, and stay");
         return Ok(());
     }
@@ -119,13 +119,13 @@ fn staged(tree: &Dir, path: &str) -> io::Result<Dir> {
 fn is_unchanged(
     target: &Dir,
     manifest: &Manifest,
-    policy: Policy,
+    names: &LocalNames,
     moved: &BTreeMap<String, (String, (u64, u64))>,
 ) -> bool {
     // A directory without an entry of its own has no recorded time, so a change of it can't be detected.
     let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (_, entry) in manifest.entries() {
-        let path = local(policy, &entry.path);
+        let path = names.local(&entry.path);
         let Some((top, here)) = covering(moved, &path) else { continue };
         let there = format!("{here}{}", &path[top.len()..]);
         if !find(target, &there).is_some_and(|(_, _, stat)| is_as_made(&stat, &entry)) {

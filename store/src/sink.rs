@@ -24,22 +24,24 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{Mode, Timespec, Timestamps};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Stored};
-use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
+use tallow_proto::transfer::local_names::{LocalNames, Renamed, Reported};
 use tallow_proto::transfer::path::RelPath;
-use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
+use tallow_proto::transfer::storage::{Fault, FaultKind, Placement, Sink};
+use tallow_proto::transfer::{Entry, Manifest, Mtime};
 
+use crate::abilities::{Abilities, Times};
 use crate::clean::clean_left;
 use crate::contained_dir::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
-use crate::destination::{Destination, Policy, unmake};
+use crate::destination::{Destination, Policy, local_names, unmake};
 use crate::fault::{fault, kind};
 use crate::finalize::Finish;
-use crate::plan::{Plan, Renamed};
+use crate::plan::{LeftOut, Plan};
 use crate::rollback::take_back;
-use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
+use crate::staging::{ANY_MODE, JOURNAL, Left, Staging, read_at};
 
 /// Up to this many files are synced one by one; more are synced by one `syncfs`.
 pub const FEW: u32 = 64;
@@ -65,6 +67,8 @@ pub struct Begun {
     pub made: Vec<PathBuf>,
     pub staging: Staging,
     pub plan: Plan,
+    pub names: LocalNames,
+    pub abilities: Abilities,
     dirs: Mutex<Cache<Box<str>, Arc<Dir>>>,
     files: Mutex<Files>,
     /// The number of complete files with contents.
@@ -72,6 +76,26 @@ pub struct Begun {
     written: AtomicU64,
     dirty: Mutex<Dirty>,
     finish: Mutex<Finish>,
+}
+
+/// What [`Sink::begin`] found or made.
+struct Staged {
+    staging: Staging,
+    stored: Vec<Stored>,
+    /// Bytes that are there from an earlier attempt.
+    there: u64,
+    plan: Plan,
+    names: LocalNames,
+    abilities: Abilities,
+}
+
+/// What a file system does not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Permissions.
+    pub permissions: bool,
+    /// Modification times.
+    pub times: bool,
 }
 
 /// Files that were written since the last sync.
@@ -103,10 +127,31 @@ impl Receiving {
         Self { destination, begun: OnceLock::new() }
     }
 
-    /// The entries that got another name because theirs is not portable: at most 1,000, and their total number.
+    /// The names that are others here, because the file system can't hold them, or not side by side, or because they
+    /// mislead; at the end also those that [`crate::OnExists::Rename`] changed. Entries below a directory with another
+    /// name are not among them.
     #[must_use]
-    pub fn renamed(&self) -> (Vec<Renamed>, u64) {
-        self.begun.get().map(|begun| (begun.plan.renamed.clone(), begun.plan.renamed_total)).unwrap_or_default()
+    pub fn renamed(&self) -> Reported<Renamed> {
+        let Some(begun) = self.begun.get() else { return Reported::default() };
+        let mut moved = lock(&begun.finish).numbered().clone();
+        let mut renamed = begun.names.renamed().clone();
+        renamed.change(|name| {
+            let (top, below) = name.here.split_at(name.here.find('/').unwrap_or(name.here.len()));
+            if let Some(here) = moved.iter().find(|moved| moved.offered == top).map(|moved| &moved.here) {
+                name.here = format!("{here}{below}");
+            }
+        });
+        moved.retain(|moved| !begun.names.renamed().list().iter().any(|name| name.here == moved.offered));
+        for name in moved {
+            renamed.push(name.offered.len() + name.here.len(), || name);
+        }
+        renamed
+    }
+
+    /// The symbolic links that were left out.
+    #[must_use]
+    pub fn left_out(&self) -> Reported<LeftOut> {
+        self.begun.get().map(|begun| begun.plan.left_out.clone()).unwrap_or_default()
     }
 
     /// The paths, relative to the destination, that were skipped because their name exists: at most 1,000, and their
@@ -123,6 +168,91 @@ impl Receiving {
         self.begun.get().map(|begun| lock(&begun.finish).placed().to_vec()).unwrap_or_default()
     }
 
+    /// What the file system does not keep of this transfer.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        self.begun.get().map_or_else(Lost::default, |begun| Lost {
+            permissions: !begun.abilities.modes,
+            times: begun.abilities.times == Times::Lost,
+        })
+    }
+
+    /// Begins a transfer of which nothing is here.
+    fn start(&self, target: &Dir, manifest: &Manifest) -> Result<Staged, Fault> {
+        let staging = Staging::make(target, &Header::of(manifest)).map_err(|error| self.fault(error))?;
+        let planned = (|| {
+            let abilities = self.abilities(staging.probe())?;
+            let names = local_names(manifest, self.destination.policy, &abilities)?;
+            let plan = self.plan(target, manifest, &abilities, &names)?;
+            self.check_space(target, plan.need)?;
+            Ok((abilities, names, plan))
+        })();
+        match planned {
+            Ok((abilities, names, plan)) => {
+                Ok(Staged { staging, stored: Vec::new(), there: 0, plan, names, abilities })
+            }
+            Err(fault) => {
+                if let Err(error) = staging.remove(target) {
+                    tracing::warn!(%error, "the staging directory could not be removed");
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Goes on with what an earlier transfer of the same manifest left.
+    fn resume(&self, target: &Dir, left: Left, manifest: &Manifest) -> Result<Staged, Fault> {
+        let abilities = self.abilities(left.probe())?;
+        let names = local_names(manifest, self.destination.policy, &abilities)?;
+        take_back(target, &left, manifest, &names).map_err(|error| self.fault(error))?;
+        let plan = self.plan(target, manifest, &abilities, &names)?;
+        let there = match clean_left(&left, manifest, &names, &plan) {
+            Ok(there) => there,
+            Err(error) => {
+                tracing::warn!(%error, "the data of an earlier transfer can't be used");
+                // The name is free for another one, which clears it.
+                drop(left);
+                return self.start(target, manifest);
+            }
+        };
+        self.check_space(target, plan.need.saturating_sub(there))?;
+        let (staging, stored) = Staging::resume(left).map_err(|error| self.fault(error))?;
+        Ok(Staged { staging, stored, there, plan, names, abilities })
+    }
+
+    fn abilities(&self, probed: io::Result<Abilities>) -> Result<Abilities, Fault> {
+        let probed = probed.map_err(|error| self.fault(error))?;
+        Ok(self.destination.assumed.unwrap_or(probed))
+    }
+
+    fn plan(
+        &self,
+        target: &Dir,
+        manifest: &Manifest,
+        abilities: &Abilities,
+        names: &LocalNames,
+    ) -> Result<Plan, Fault> {
+        let Destination { path, policy, .. } = &self.destination;
+        Plan::make(manifest, target, *policy, abilities, names)
+            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))
+    }
+
+    /// Whether so many bytes fit on the disk.
+    fn check_space(&self, target: &Dir, need: u64) -> Result<(), Fault> {
+        let system = rustix::fs::fstatvfs(target).map_err(|error| self.fault(error.into()))?;
+        let have = system.f_bavail.saturating_mul(system.f_frsize);
+        let need = if need == 0 { 0 } else { need.saturating_add(MARGIN) };
+        // Some file systems do not count blocks: ramfs reports 0 of 0.
+        if system.f_blocks > 0 && need > have {
+            return Err(Fault::at(FaultKind::Full { need, have }, self.destination.path.to_string_lossy()));
+        }
+        Ok(())
+    }
+
+    fn fault(&self, error: io::Error) -> Fault {
+        fault(error, self.destination.path.to_string_lossy())
+    }
+
     fn begun(&self) -> Result<&Begun, Fault> {
         // Only a bug of the caller leads to this error.
         self.begun.get().ok_or(FaultKind::Panicked.into())
@@ -131,50 +261,19 @@ impl Receiving {
 
 impl Sink for Receiving {
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
-        let Destination { path, policy, ground } = &self.destination;
+        let Destination { path, policy, ground, .. } = &self.destination;
         let here = |error: io::Error| fault(error, path.to_string_lossy());
         let header = Header::of(manifest);
         let left = match ground.existing() {
-            Some(target) => {
-                let left = Staging::find(target, &header).map_err(here)?;
-                if let Some(left) = &left {
-                    take_back(target, left, manifest, *policy).map_err(here)?;
-                }
-                left
-            }
+            Some(target) => Staging::find(target, &header).map_err(here)?,
             None => None,
         };
-        let plan = Plan::make(manifest, ground, *policy)
-            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
-        let left = left.and_then(|left| match clean_left(&left, manifest, *policy, &plan) {
-            Ok(there) => Some((left, there)),
-            Err(error) => {
-                // `Staging::make` clears it then.
-                tracing::warn!(%error, "the data of an earlier transfer can't be used");
-                None
-            }
-        });
-        let there = left.as_ref().map_or(0, |(_, there)| *there);
-        let system = ground.file_system().map_err(here)?;
-        let have = system.f_bavail.saturating_mul(system.f_frsize);
-        let need = plan.need.saturating_sub(there);
-        let need = if need == 0 { 0 } else { need.saturating_add(MARGIN) };
-        // Some file systems do not count blocks: ramfs reports 0 of 0.
-        if system.f_blocks > 0 && need > have {
-            return Err(Fault::at(FaultKind::Full { need, have }, path.to_string_lossy()));
-        }
         let (target, made) = ground.make(path)?;
-        let staging = match left {
-            Some((left, _)) => Staging::resume(left),
-            None => Staging::make(&target, &header).map(|staging| (staging, Vec::new())),
+        let staged = match left {
+            Some(left) => self.resume(&target, left, manifest),
+            None => self.start(&target, manifest),
         };
-        let (staging, stored) = match staging {
-            Ok(staging) => staging,
-            Err(error) => {
-                unmake(&made);
-                return Err(here(error));
-            }
-        };
+        let Staged { staging, stored, there, plan, names, abilities } = staged.inspect_err(|_| unmake(&made))?;
         let share = descriptors::share();
         let begun = Begun {
             manifest: manifest.clone(),
@@ -184,6 +283,8 @@ impl Sink for Receiving {
             made,
             staging,
             plan,
+            names,
+            abilities,
             dirs: Mutex::new(Cache::new(share)),
             files: Mutex::new(Files { open: Cache::new(share), written: HashMap::new() }),
             complete: AtomicU32::new(0),
@@ -250,6 +351,15 @@ impl Sink for Receiving {
         lock(&begun.finish).step(begun, at_most)
     }
 
+    fn placement(&self) -> Placement {
+        let Some(begun) = self.begun.get() else { return Placement::default() };
+        Placement {
+            renamed: u32::try_from(self.renamed().total()).unwrap_or(u32::MAX),
+            links_outside: begun.plan.links_outside,
+            links_unsupported: begun.plan.links_unsupported,
+        }
+    }
+
     fn abandon(&self) {
         if let Some(begun) = self.begun.get() {
             begun.abandon();
@@ -266,7 +376,23 @@ impl Sink for Receiving {
 impl Begun {
     /// The local path of an entry.
     pub fn local<'a>(&self, path: &'a RelPath) -> Cow<'a, str> {
-        local(self.policy, path)
+        self.names.local(path)
+    }
+
+    /// Sets permission bits, where the file system holds them.
+    pub fn set_mode(&self, file: impl AsFd, mode: Mode) -> io::Result<()> {
+        if self.abilities.modes {
+            rustix::fs::fchmod(file, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the modification time, where the file system holds it.
+    pub fn set_time(&self, file: impl AsFd, mtime: Mtime) -> io::Result<()> {
+        if self.abilities.times != Times::Lost {
+            rustix::fs::futimens(file, &self.abilities.times.stamps(mtime))?;
+        }
+        Ok(())
     }
 
     /// The local mode of an entry.
@@ -389,7 +515,7 @@ impl Begun {
         };
         let file = patiently(|| self.release(), make)?;
         write_all(&file, 0, plain)?;
-        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        self.set_time(&file, entry.mtime)?;
         if !plain.is_empty() {
             self.complete.fetch_add(1, Relaxed);
         }
@@ -414,8 +540,8 @@ impl Begun {
         files.open.remove(&index);
         drop(files);
         // Parts are counted after they were written, so no write changes the time after this.
-        rustix::fs::fchmod(&part.file, self.mode(entry))?;
-        rustix::fs::futimens(&part.file, &times(entry.mtime))?;
+        self.set_mode(&part.file, self.mode(entry))?;
+        self.set_time(&part.file, entry.mtime)?;
         self.complete.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -460,9 +586,8 @@ impl Begun {
             Ordering::Equal => {}
             Ordering::Greater => rustix::fs::ftruncate(&file, entry.size())?,
         }
-        rustix::fs::fchmod(&file, self.mode(entry))?;
-        rustix::fs::futimens(&file, &times(entry.mtime))?;
-        Ok(())
+        self.set_mode(&file, self.mode(entry))?;
+        self.set_time(&file, entry.mtime)
     }
 
     fn suspend(&self) {
@@ -488,15 +613,6 @@ impl Begun {
     }
 }
 
-/// Timestamps that set the modification time and keep the access time.
-pub fn times(mtime: Mtime) -> Timestamps {
-    let mtime = Mtime::clamped(mtime.seconds, mtime.nanos.into());
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
-    }
-}
-
 /// Splits a path into directory and name; the directory of a top-level name is empty.
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
@@ -510,14 +626,6 @@ pub fn joined(above: &str, name: &str) -> String {
 /// Locks a mutex. Poisoning is ignored, because the job that panicked reports it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The local path of an entry.
-pub fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
-    match path.portable() {
-        Some(portable) if !policy.allow_unportable => Cow::Owned(portable.as_str().to_owned()),
-        _ => Cow::Borrowed(path.as_str()),
-    }
 }
 
 /// Writes all bytes at this position.

@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ignore::gitignore::GitignoreBuilder;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
+use tallow_proto::transfer::local_names::Reported;
 use tallow_proto::transfer::path::{PathError, RelPath};
 use tallow_proto::transfer::storage::{Fault, FaultKind, Source};
+use tallow_proto::transfer::{Entry, Mtime, Page, PageBuilder, Refusal};
 
 use crate::descriptors::{self, Cache};
 use crate::fault::shown;
@@ -38,9 +39,51 @@ pub struct SourceOptions {
     pub excludes: Vec<String>,
     /// Leave out files that git ignores in a repository, and `.git` itself.
     pub git: bool,
-    /// Send the targets of symbolic links instead of the links. Otherwise links are sent as links if their target is
-    /// sent, too.
-    pub follow_links: bool,
+    /// What to do with symbolic links.
+    pub links: Links,
+}
+
+/// What a sender does with symbolic links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Links {
+    /// Send links whose target is sent, too, and leave out the others.
+    #[default]
+    Inside,
+    /// Send all links as they are. The receiver decides about those that lead out of what is sent.
+    Keep,
+    /// Send the targets of links instead of the links.
+    Follow,
+}
+
+/// A name that can't be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedName {
+    /// Its path.
+    pub path: PathBuf,
+    /// The violated rule.
+    pub why: NameProblem,
+}
+
+/// The reason for which a name can't be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameProblem {
+    /// It is not UTF-8.
+    #[error("file name is not valid UTF-8")]
+    NotUtf8,
+    /// It breaks a rule for names.
+    #[error("unsafe file name: {0}")]
+    Rule(PathError),
+}
+
+impl From<NameProblem> for FaultKind {
+    fn from(problem: NameProblem) -> Self {
+        match problem {
+            NameProblem::NotUtf8 => Self::NotUtf8,
+            NameProblem::Rule(why) => Self::Refused(Refusal::Name(why)),
+        }
+    }
 }
 
 /// The reason for which paths can't be sent.
@@ -61,19 +104,11 @@ pub enum SourceError {
     /// The path is a FIFO, a socket, a device, or a file whose contents the kernel generates.
     #[error("{}: not a regular file", shown(.0))]
     NotRegular(PathBuf),
-    /// The name is not UTF-8.
-    #[error("{}: file name is not valid UTF-8", shown(.0))]
-    NotUtf8(PathBuf),
-    /// The name is not allowed in an offer.
-    #[error("{}: unsafe file name: {why}", shown(.path))]
-    Name {
-        /// The path.
-        path: PathBuf,
-        /// The violated rule.
-        why: PathError,
-    },
-    /// Two paths would get the same name.
-    #[error("{} and {} would have the same name on the other side", shown(.0), shown(.1))]
+    /// The names can't be sent; at least one.
+    #[error("{}", first_of(.0))]
+    Names(Vec<RefusedName>),
+    /// Two paths end with the same name.
+    #[error("{} and {} have the same name, and only one of them can have it on the other side", shown(.0), shown(.1))]
     SameName(PathBuf, PathBuf),
     /// A pattern is invalid.
     #[error("not a pattern: {pattern}: {why}")]
@@ -83,6 +118,14 @@ pub enum SourceError {
         /// The error.
         why: String,
     },
+}
+
+fn first_of(names: &[RefusedName]) -> String {
+    let first = names.first().map(|name| format!("{}: {}", shown(&name.path), name.why)).unwrap_or_default();
+    match names.len() {
+        0 | 1 => first,
+        count => format!("{first}, and {} more", count - 1),
+    }
 }
 
 /// An entry that was left out.
@@ -168,21 +211,36 @@ impl SourceTree {
         let excludes = excludes
             .build()
             .map_err(|error| SourceError::Pattern { pattern: options.excludes.join(" "), why: error.to_string() })?;
-        let mut survey = Survey::new(excludes, options.git, options.follow_links, HashMap::new());
-        let (mut roots, mut keys) = (Vec::new(), HashMap::<String, PathBuf>::new());
+        let mut survey = Survey::new(excludes, options.git, options.links, HashMap::new());
+        let (mut roots, mut keys, mut refused) =
+            (Vec::new(), HashMap::<RelPath, (PathBuf, PathBuf)>::new(), Vec::new());
         if paths.is_empty() {
             return Err(SourceError::Nothing);
         }
         for path in paths {
-            let (root, metadata) = root(&path, &survey)?;
-            if let Some(other) = keys.insert(root.name.collision_key(), path.clone()) {
-                return Err(SourceError::SameName(other, path));
-            }
+            let (name, real, metadata) = root(&path, &survey)?;
+            let name = match name {
+                Ok(name) => name,
+                Err(why) => {
+                    refused.push(RefusedName { path, why });
+                    continue;
+                }
+            };
+            let root = Root { name, path: real };
+            match keys.get(&root.name) {
+                // The same path, spelt in two ways.
+                Some((_, other)) if is_same(other, &root.path) => continue,
+                Some((other, _)) => return Err(SourceError::SameName(other.clone(), path)),
+                None => keys.insert(root.name.clone(), (path.clone(), root.path.clone())),
+            };
             if survey.is_excluded(Path::new(root.name.as_str()), metadata.is_dir()) {
                 continue;
             }
             survey.tops.insert(root.name.as_str().into(), root.path.clone());
             roots.push(root);
+        }
+        if !refused.is_empty() {
+            return Err(SourceError::Names(refused));
         }
         let survey = Arc::new(survey);
         Ok(Self {
@@ -193,10 +251,28 @@ impl SourceTree {
         })
     }
 
-    /// The entries that were left out so far, at most 1,000, and their total number. Excluded paths are not among them.
+    /// The entries that were left out so far. Excluded paths are not among them.
     #[must_use]
-    pub fn skipped(&self) -> (Vec<Skipped>, u64) {
-        self.survey.left_out()
+    pub fn skipped(&self) -> Reported<Skipped> {
+        self.survey.found().left_out.clone()
+    }
+
+    /// The names that can't be sent, once the scan failed because of the first of them.
+    #[must_use]
+    pub fn refused_names(&self) -> Reported<RefusedName> {
+        self.survey.found().refused.clone()
+    }
+
+    /// The symbolic links that are sent.
+    #[must_use]
+    pub fn links(&self) -> Reported<PathBuf> {
+        self.survey.found().links.clone()
+    }
+
+    /// The symbolic links that are sent and lead, or may lead, out of what is sent ([`Links::Keep`]).
+    #[must_use]
+    pub fn outside_links(&self) -> Reported<PathBuf> {
+        self.survey.found().links_outside.clone()
     }
 
     fn path_of(&self, entry: &Entry) -> Option<PathBuf> {
@@ -221,7 +297,7 @@ impl SourceTree {
     fn open_flags(&self) -> OFlags {
         // NONBLOCK: a FIFO that replaced the file must not block.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW }
+        if self.survey.links == Links::Follow { flags } else { flags | OFlags::NOFOLLOW }
     }
 
     /// Opens a file, and checks that it is the one that was scanned.
@@ -251,7 +327,8 @@ impl SourceTree {
         let file = match kept {
             Some(file) => {
                 // The handle refers to the scanned file; this checks that the path still does.
-                let flags = if self.survey.follow_links { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+                let flags =
+                    if self.survey.links == Links::Follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
                 expected.check(rustix::fs::statat(CWD, path, flags))?;
                 file
             }
@@ -359,8 +436,11 @@ fn fill(file: &OwnedFd, mut at: u64, mut into: &mut [u8]) -> Result<(), FaultKin
     Ok(())
 }
 
+/// What was found at a given path: its name in the offer, its path without links at its end, and what it is.
+type FoundRoot = (Result<RelPath, NameProblem>, PathBuf, Metadata);
+
 /// Checks a given path and determines its name. A link that the user named is followed.
-fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
+fn root(path: &Path, survey: &Survey) -> Result<FoundRoot, SourceError> {
     let io = |error: io::Error| SourceError::Io { path: path.to_owned(), error };
     let metadata = std::fs::metadata(path).map_err(io)?;
     let kind = metadata.file_type();
@@ -374,9 +454,12 @@ fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
     let real =
         if is_link || path.file_name().is_none() { std::fs::canonicalize(path).map_err(io)? } else { path.to_owned() };
     let name = path.file_name().or(real.file_name()).map_or(Some(ROOT_NAME), std::ffi::OsStr::to_str);
-    let name = name.ok_or_else(|| SourceError::NotUtf8(path.to_owned()))?;
-    let name = RelPath::parse(name).map_err(|why| SourceError::Name { path: path.to_owned(), why })?;
-    Ok((Root { name, path: real }, metadata))
+    let name = name.ok_or(NameProblem::NotUtf8).and_then(|name| RelPath::parse(name).map_err(NameProblem::Rule));
+    Ok((name, real, metadata))
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    std::fs::canonicalize(a).ok().zip(std::fs::canonicalize(b).ok()).is_some_and(|(a, b)| a == b)
 }
 
 /// Makes a pattern with an inner slash match at any depth; in a .gitignore it would match from the top only.

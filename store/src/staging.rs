@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, Mode, fchmod, fdatasync, flock, fstat, fsync, f
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
+use crate::abilities::{Abilities, if_able};
 use crate::contained_dir::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
 use crate::rollback::Move;
 use crate::sink::{lock, write_all};
@@ -102,7 +103,7 @@ impl Staging {
         Ok(None)
     }
 
-    /// Creates a staging directory in `target`.
+    /// Creates a staging directory in `target`; if that fails, nothing of it stays.
     pub fn make(target: &Dir, header: &Header) -> io::Result<Self> {
         for name in names(header) {
             let Some((dir, is_locked)) = claim(target, &name, true)? else { continue };
@@ -145,6 +146,11 @@ impl Staging {
         let journal = Mutex::new(Journal { header, writer, synced: header, is_empty: false });
         let tree = Arc::new(tree);
         Ok((Self { name, dir, is_locked: true, tree, allowed, is_resumed: true, journal }, stored))
+    }
+
+    /// What the file system holds.
+    pub fn probe(&self) -> io::Result<Abilities> {
+        Abilities::probe(&self.dir)
     }
 
     /// Appends chunks to the journal.
@@ -191,7 +197,7 @@ impl Staging {
         fdatasync(self.dir.reopen_file(JOURNAL)?)?;
         if is_first {
             for dir in [&*self.tree, &self.dir, target] {
-                fsync(dir)?;
+                sync_dir(dir)?;
             }
         }
         lock(&self.journal).synced = end;
@@ -240,6 +246,11 @@ impl Staging {
 }
 
 impl Left {
+    /// What the file system holds.
+    pub fn probe(&self) -> io::Result<Abilities> {
+        Abilities::probe(&self.dir)
+    }
+
     /// The recorded moves.
     pub fn moves(&self) -> io::Result<Vec<u8>> {
         let file = match self.dir.open_file(MOVES) {
@@ -355,6 +366,11 @@ pub fn read_at(file: impl std::os::fd::AsFd, mut at: u64, into: &mut [u8]) -> io
     Ok(filled)
 }
 
+/// Syncs a directory, where the file system can do that.
+pub fn sync_dir(dir: &Dir) -> io::Result<()> {
+    if_able(fsync(dir).map_err(io::Error::from))
+}
+
 /// Opens and locks the directory of this name; the flag says whether the lock is real. `None`: the name is in use. With
 /// `make`, a missing directory is created.
 fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>> {
@@ -379,7 +395,7 @@ fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>
         return Ok(None);
     }
     if !made {
-        fchmod(&dir, PRIVATE_DIR)?;
+        if_able(fchmod(&dir, PRIVATE_DIR).map_err(io::Error::from))?;
     }
     Ok(Some((dir, true)))
 }
@@ -410,7 +426,7 @@ fn clear_dir(root: &Dir, name: &CStr, number: &mut u64) -> io::Result<()> {
             root.child(name)?
         }
     };
-    fchmod(&dir, PRIVATE_DIR)?;
+    if_able(fchmod(&dir, PRIVATE_DIR).map_err(io::Error::from))?;
     loop {
         let names = dir.names(BATCH)?;
         if names.is_empty() {

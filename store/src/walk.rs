@@ -1,31 +1,30 @@
 //! Walks over the files to send: decides which files, directories and links become entries, their order, and what is
 //! left out.
 //!
-//! Entries are regular files, directories, and symbolic links that are relative and whose target is sent, too. Files
-//! that block or have no end (FIFOs, sockets, devices, files whose contents the kernel generates) are left out and
-//! reported. Names that can't be sent are an error, because an incomplete tree is worse than none. Order: the paths as
-//! given, each directory before its entries, entries by the bytes of their names.
+//! Entries are regular files, directories, and symbolic links whose target is sent, too; of others only if the user
+//! wants to keep them. Files that block or have no end (FIFOs, sockets, devices, files whose contents the kernel
+//! generates) are left out and reported. Names that can't be sent are an error, because an incomplete tree is worse
+//! than none; all of them are found before it is reported. Order: the paths as given, each directory before its
+//! entries, entries by the bytes of their names.
 //!
-//! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
+//! Bounds: those of [`Reported`]; memory follows the largest directory and the depth, not the tree.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
 use ignore::gitignore::Gitignore;
 use ignore::{Walk, WalkBuilder};
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
+use tallow_proto::transfer::local_names::Reported;
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
-use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::storage::Fault;
+use tallow_proto::transfer::{Entry, EntryKind, Mtime};
 
 use crate::fault::{fault, shown};
-use crate::source::{SkipReason, Skipped};
-
-/// The maximum number of left-out paths in the report.
-pub const MOST_REPORTED: usize = 1000;
+use crate::source::{Links, NameProblem, RefusedName, SkipReason, Skipped};
 
 /// One of the given paths.
 #[derive(Debug)]
@@ -41,12 +40,25 @@ pub struct Root {
 pub struct Survey {
     pub excludes: Gitignore,
     pub git: bool,
-    pub follow_links: bool,
+    pub links: Links,
     /// The top-level names of the manifest.
     pub tops: HashMap<Box<str>, PathBuf>,
-    left_out: Mutex<(Vec<Skipped>, u64)>,
+    found: Mutex<Findings>,
     /// The devices that were checked, and whether the kernel generates their files.
     devices: Mutex<Vec<(u64, bool)>>,
+}
+
+/// What the user has to be told about the tree.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Entries that were left out.
+    pub left_out: Reported<Skipped>,
+    /// Names that can't be sent.
+    pub refused: Reported<RefusedName>,
+    /// The symbolic links that are sent.
+    pub links: Reported<PathBuf>,
+    /// Those among them that lead, or may lead, out of what is sent.
+    pub links_outside: Reported<PathBuf>,
 }
 
 /// An entry, and the identity of its file.
@@ -57,8 +69,8 @@ pub struct Found {
 }
 
 impl Survey {
-    pub fn new(excludes: Gitignore, git: bool, follow_links: bool, tops: HashMap<Box<str>, PathBuf>) -> Self {
-        Self { excludes, git, follow_links, tops, left_out: Mutex::default(), devices: Mutex::default() }
+    pub fn new(excludes: Gitignore, git: bool, links: Links, tops: HashMap<Box<str>, PathBuf>) -> Self {
+        Self { excludes, git, links, tops, found: Mutex::default(), devices: Mutex::default() }
     }
 
     /// Whether the user excluded a path of the manifest.
@@ -77,17 +89,21 @@ impl Survey {
         made
     }
 
-    /// The paths that were left out, and their total number.
-    pub fn left_out(&self) -> (Vec<Skipped>, u64) {
-        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was found so far.
+    pub fn found(&self) -> MutexGuard<'_, Findings> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave_out(&self, path: &Path, why: SkipReason) {
         tracing::debug!(path = shown(path), %why, "left out");
-        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        left_out.1 += 1;
-        if left_out.0.len() < MOST_REPORTED {
-            left_out.0.push(Skipped { path: path.to_owned(), why });
+        self.found().left_out.push(path.as_os_str().len(), || Skipped { path: path.to_owned(), why });
+    }
+
+    /// The error for the names that can't be sent; it names the first.
+    fn check_names(&self) -> Result<(), Fault> {
+        match self.found().refused.list().first() {
+            Some(RefusedName { path, why }) => Err(Fault::at((*why).into(), path.to_string_lossy())),
+            None => Ok(()),
         }
     }
 }
@@ -109,7 +125,10 @@ impl Walker {
     pub fn next(&mut self) -> Result<Option<Found>, Fault> {
         loop {
             let Some((root, walk)) = &mut self.current else {
-                let Some(root) = self.roots.next().map(Arc::new) else { return Ok(None) };
+                let Some(root) = self.roots.next().map(Arc::new) else {
+                    self.survey.check_names()?;
+                    return Ok(None);
+                };
                 let walk = self.walk(&root);
                 self.current = Some((root, walk));
                 continue;
@@ -150,7 +169,7 @@ impl Walker {
             .git_exclude(survey.git)
             .parents(in_repository)
             .require_git(in_repository)
-            .follow_links(survey.follow_links)
+            .follow_links(survey.links == Links::Follow)
             .sort_by_file_name(std::ffi::OsStr::cmp)
             .filter_entry(move |entry| survey.wants(&of, entry))
             .build()
@@ -167,8 +186,7 @@ impl Walker {
                 return Ok(None);
             }
         };
-        let name = manifest_path(root, path).ok_or_else(|| Fault::at(FaultKind::NotUtf8, at()))?;
-        let name = RelPath::parse(&name).map_err(|why| Fault::at(Refusal::Name(why).into(), at()))?;
+        let name = entry_name(root, path).map_err(|why| Fault::at(why.into(), at()))?;
         let kind = if metadata.is_dir() {
             EntryKind::Dir
         } else if metadata.is_file() {
@@ -198,28 +216,32 @@ impl Walker {
         Ok(Some(Found { entry, device: metadata.dev(), inode: metadata.ino() }))
     }
 
-    /// The target of a link, if it is sent too.
+    /// The target of a link, if it is sent too, or if the user wants to keep all links.
     fn link(&self, name: &RelPath, path: &Path) -> Result<LinkTarget, SkipReason> {
         let target = fs::read_link(path).map_err(|_| SkipReason::Vanished)?;
         let text = target.to_str().ok_or(SkipReason::LinkName)?;
-        if target.is_absolute() {
+        let target = LinkTarget::parse(text).map_err(|_| SkipReason::LinkName)?;
+        let is_inside = target.stays_inside(name).is_ok();
+        if self.survey.links != Links::Keep && !(is_inside && self.is_sent(name, text)) {
             return Err(SkipReason::LinkOutside);
         }
-        let parsed = LinkTarget::parse(text, name).map_err(|why| match why {
-            tallow_proto::transfer::path::LinkError::Escapes => SkipReason::LinkOutside,
-            _ => SkipReason::LinkName,
-        })?;
-        let climbs = text.split('/').filter(|component| *component == "..").count();
+        let (bytes, mut found) = (path.as_os_str().len(), self.survey.found());
+        found.links.push(bytes, || path.to_owned());
+        if !is_inside {
+            found.links_outside.push(bytes, || path.to_owned());
+        }
+        Ok(target)
+    }
+
+    /// Whether the target of a link that stays inside is below the given paths.
+    fn is_sent(&self, name: &RelPath, target: &str) -> bool {
+        let climbs = target.split('/').filter(|component| *component == "..").count();
         if climbs < name.levels() - 1 {
-            return Ok(parsed);
+            return true;
         }
         // It leads to a top-level name.
-        let first = text.split('/').find(|component| !matches!(*component, "" | "." | ".."));
-        if first.is_some_and(|first| self.survey.tops.contains_key(first)) {
-            Ok(parsed)
-        } else {
-            Err(SkipReason::LinkOutside)
-        }
+        let first = target.split('/').find(|component| !matches!(*component, "" | "." | ".."));
+        first.is_some_and(|first| self.survey.tops.contains_key(first))
     }
 
     /// An error of the walk: a missing file is left out, every other error ends the walk.
@@ -261,12 +283,24 @@ impl Survey {
                 return false;
             }
         }
+        if let Err(why) = entry_name(root, entry.path()) {
+            tracing::debug!(path = shown(entry.path()), %why, "a name that can't be sent");
+            let path = || entry.path().to_owned();
+            self.found().refused.push(entry.path().as_os_str().len(), || RefusedName { path: path(), why });
+            return false;
+        }
         if is_dir && entry.metadata().is_ok_and(|metadata| self.is_kernel_made(metadata.dev(), entry.path())) {
             self.leave_out(entry.path(), SkipReason::KernelMade);
             return false;
         }
         true
     }
+}
+
+/// The name of an entry in the manifest.
+fn entry_name(root: &Root, path: &Path) -> Result<RelPath, NameProblem> {
+    let name = manifest_path(root, path).ok_or(NameProblem::NotUtf8)?;
+    RelPath::parse(&name).map_err(NameProblem::Rule)
 }
 
 /// The path of an entry in the manifest; `None`: it is not UTF-8.

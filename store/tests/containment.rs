@@ -23,14 +23,8 @@ fn n01_to_n04_escaping_names_write_nothing_outside() {
         "a/../../x",
         "./../x",
         "a/..",
-        r"..\..\x",
         "/etc/cron.d/x",
         "//x",
-        r"C:\x",
-        "C:x",
-        r"\\srv\share\x",
-        r"\\?\C:\x",
-        "file.txt:stream",
         "a\0b",
         "a\nb",
         "a\rb",
@@ -56,6 +50,13 @@ fn n01_to_n04_escaping_names_write_nothing_outside() {
     }
     assert_eq!((refused, taken), (unsafe_names.len(), 0));
     assert_eq!(names(&place.to), [""; 0]);
+    // What leads out on another system is one name here.
+    let elsewhere = [r"..\..\x", r"C:\x", "C:x", r"\\srv\share\x", r"\\?\C:\x", "file.txt:stream"];
+    receive(&sink(&place.to, OnExists::Refuse), &manifest(&elsewhere.map(|name| file(name, 5)))).unwrap();
+    place.untouched();
+    let mut expected = elsewhere;
+    expected.sort_unstable();
+    assert_eq!(names(&place.to), expected);
 }
 
 #[test]
@@ -135,9 +136,7 @@ fn n09_a_link_created_during_a_transfer_is_not_followed() {
         let done = finish(&sink);
         match on_exists {
             OnExists::Rename => done.unwrap(),
-            OnExists::Refuse | OnExists::Overwrite | OnExists::Skip => {
-                assert_eq!(done.unwrap_err().kind, FaultKind::Link)
-            }
+            _ => assert_eq!(done.unwrap_err().kind, FaultKind::Link),
         }
         sink.abandon();
         place.untouched();

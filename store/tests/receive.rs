@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
-    Place, byte, chmod, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink, told,
+    Place, chmod, contents, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink,
+    told,
 };
 use rustix::fs::{CWD, Mode};
 use tallow_proto::transfer::manifest::{EntryKind, Manifest, Mtime};
@@ -99,10 +100,6 @@ fn meeting() -> (Place, Arc<Manifest>) {
         file("g.txt", 30),
     ];
     (place, manifest(&offer))
-}
-
-fn contents(index: u32, size: usize) -> Vec<u8> {
-    (0..size as u64).map(|at| byte(index, at)).collect()
 }
 
 #[test]
@@ -198,30 +195,6 @@ fn rename_finds_free_names_at_the_top() {
     assert_eq!(placed, expected.map(|(offered, here)| (offered.to_owned(), here.to_owned())));
     let after = inside(&place.to);
     assert!(before.iter().all(|(path, text)| after[path] == *text), "what was there is as it was");
-}
-
-#[test]
-fn n05_unportable_names_are_changed_and_reported() {
-    let offer =
-        manifest(&[dir("CON"), file("CON/x.", 3), file("a\u{200b}b", 4), link("to", "CON/x."), file("fine", 1)]);
-    let place = Place::new();
-    let sink = sink(&place.to, OnExists::Refuse);
-    receive(&sink, &offer).unwrap();
-    assert_eq!(names(&place.to), ["_CON", "ab", "fine", "to"]);
-    assert_eq!(names(&place.to.join("_CON")), ["x_"]);
-    assert_eq!(std::fs::read(place.to.join("to")).unwrap(), contents(1, 3), "the link leads to the changed name");
-    let (renamed, total) = sink.renamed();
-    let renamed: Vec<_> = renamed.into_iter().map(|renamed| (renamed.offered, renamed.here)).collect();
-    let expected = [("CON", "_CON"), ("CON/x.", "_CON/x_"), ("a\u{200b}b", "ab")];
-    assert_eq!((renamed, total), (expected.map(|(offered, here)| (offered.to_owned(), here.to_owned())).to_vec(), 3));
-    // Collisions are checked with the changed name.
-    assert_eq!(refused(&common::sink(&place.to, OnExists::Refuse), &manifest(&[file("CON", 1)]), &place.to).1, "_CON");
-    let place = Place::new();
-    let relaxed = Policy { allow_unportable: true, ..Policy::default() };
-    let sink = Destination::open(&place.to, relaxed).unwrap().sink();
-    receive(&sink, &offer).unwrap();
-    assert_eq!(names(&place.to), ["CON", "a\u{200b}b", "fine", "to"]);
-    assert_eq!(sink.renamed().1, 0);
 }
 
 #[test]
@@ -382,7 +355,7 @@ fn one_file_is_written_by_many_threads_in_any_order() {
     let offer = manifest(&[file("d/big", size as u64)]);
     let sink = sink(&place.to, OnExists::Refuse);
     sink.begin(&offer).unwrap();
-    let (entry, expected) = (offer.entry(0).unwrap(), contents(0, size));
+    let (entry, expected) = (offer.entry(0).unwrap(), contents(0, size as u64));
     let pieces: Vec<_> = expected.chunks(piece).enumerate().collect();
     std::thread::scope(|scope| {
         for thread in 0..4 {

@@ -151,13 +151,13 @@ impl Transfer {
                 self.chunks.push_back(job);
             }
             if let Some(job) = self.jobs.pop_front() {
-                if job.work.name() == kind {
+                if job.name() == kind {
                     return Some(job);
                 }
                 self.sender.handle_job(now, run(job));
             }
             if let Some(job) = self.chunks.pop_front() {
-                if job.work.name() == kind {
+                if job.name() == kind {
                     return Some(job);
                 }
                 self.receiver.handle_job(now, run(job));

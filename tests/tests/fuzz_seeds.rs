@@ -167,18 +167,22 @@ fn real() -> Seeds {
     add("journal", "torn", [&[0, 0, 90][..], &step(0, &journal[..80]), &step(0, &[0, 1, 7, 0, 2, 8])].concat());
 
     // What TCP connections begin with: TLS towards a relay, and upgrades and proxies that answer.
-    add("tcp", "websocket", [vec![1], step(5, &[0x82, 0x82, 1, 2, 3, 4, 9, 9]), step(0, &[]), step(1, b"x")].concat());
+    add(
+        "tcp_link",
+        "websocket",
+        [vec![1], step(5, &[0x82, 0x82, 1, 2, 3, 4, 9, 9]), step(0, &[]), step(1, b"x")].concat(),
+    );
     let hello = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
-    add("tcp", "tls", [vec![0], step(5, &hello), step(3, &[0; 200]), step(4, &[0; 100])].concat());
-    add("tcp", "http-proxy", [vec![5], step(4, &[0; 500]), step(5, b"HTTP/1.1 200 OK\r\n\r\n")].concat());
-    add("tcp", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
+    add("tcp_link", "tls", [vec![0], step(5, &hello), step(3, &[0; 200]), step(4, &[0; 100])].concat());
+    add("tcp_link", "http-proxy", [vec![5], step(4, &[0; 500]), step(5, b"HTTP/1.1 200 OK\r\n\r\n")].concat());
+    add("tcp_link", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
     let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    add("tcp", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
+    add("tcp_link", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
     // A control record, and the beginning of a long one; the other one as it would arrive before the link is
     // authenticated.
     let records = [step(5, &[0, 0, 0, 3, 0, 1, 2, 0, 1, 0]), step(5, &[0, 1, 9, 9]), step(0, &[])].concat();
-    add("tcp", "plain", [&[8][..], &records].concat());
-    add("tcp", "records", [&[9][..], &records].concat());
+    add("tcp_link", "plain", [&[8][..], &records].concat());
+    add("tcp_link", "records", [&[9][..], &records].concat());
 
     // Datagrams.
     let own = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))];

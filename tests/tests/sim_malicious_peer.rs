@@ -79,11 +79,16 @@ fn refused(name: &[u8]) {
 
 #[test]
 fn n01_n02_n03_n04_escaping_names_are_refused_before_offer() {
-    for name in [&b"../x"[..], b"..", b"a/../../x", b"./../x", b"a/..", b"..\\..\\x", b"../target2/x"] {
+    for name in [&b"../x"[..], b"..", b"a/../../x", b"./../x", b"a/..", b"../target2/x"] {
         refused(name);
     }
-    for name in ["/etc/cron.d/x", "//x", "C:\\x", "C:x", "\\\\srv\\share\\x", "\\\\?\\C:\\x", "file.txt:stream"] {
+    for name in ["/etc/cron.d/x", "//x"] {
         refused(name.as_bytes());
+    }
+    // One component each, which only some systems read as a path: the receiver's disk decides about such names.
+    for name in ["..\\..\\x", "C:\\x", "C:x", "\\\\srv\\share\\x", "\\\\?\\C:\\x", "file.txt:stream"] {
+        let (event, shown) = offered(vec![raw(0, name.as_bytes(), 1)], 1);
+        assert!(shown, "{name}: {event:?}");
     }
     for name in ["a\0b", "a\nb", "a\rb", "\x1b[2J", "a\x7f", "a\u{85}b"] {
         refused(name.as_bytes());
@@ -111,15 +116,16 @@ fn n06_names_beyond_the_limits_are_refused() {
 fn n07_colliding_entries_are_refused() {
     let file = |name: &str| raw(0, name.as_bytes(), 1);
     let dir = |name: &str| raw(1, name.as_bytes(), 0);
-    for (entries, bytes) in [
-        (vec![file("README"), file("readme")], 2),
-        (vec![file("\u{e9}"), file("e\u{301}")], 2),
-        (vec![file("dup"), file("dup")], 2),
-        (vec![file("a"), file("a/b")], 2),
-        (vec![dir("s"), file("s")], 1),
-    ] {
+    for (entries, bytes) in
+        [(vec![file("dup"), file("dup")], 2), (vec![file("a"), file("a/b")], 2), (vec![dir("s"), file("s")], 1)]
+    {
         let (event, shown) = offered(entries, bytes);
         assert_eq!((class(&event), shown), (Some(Class::Refused), false), "{event:?}");
+    }
+    // Names that only some disks treat as one.
+    for entries in [[file("README"), file("readme")], [file("\u{e9}"), file("e\u{301}")]] {
+        let (event, shown) = offered(entries.to_vec(), 2);
+        assert!(shown, "{event:?}");
     }
 }
 

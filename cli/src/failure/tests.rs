@@ -1,7 +1,7 @@
-use tallow_proto::link::trust::Fingerprint;
+use tallow_proto::link::Fingerprint;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::path::PathError;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 
 use super::*;
 
@@ -69,7 +69,7 @@ fn all() -> Vec<Failure> {
         FaultKind::Full { need: 1 << 40, have: 5 },
         FaultKind::Exists,
         FaultKind::Link,
-        FaultKind::Refused(Refusal::Collision),
+        FaultKind::Refused(Refusal::Twice),
         FaultKind::Refused(Refusal::Name(PathError::DotDot)),
         FaultKind::Io(io::ErrorKind::PermissionDenied),
         FaultKind::Io(io::ErrorKind::Other),
@@ -92,7 +92,7 @@ fn all() -> Vec<Failure> {
         Failure::Versions(Versions { min: 2, max: 3 }),
         Failure::Versions(Versions { min: 0, max: 0 }),
         Failure::NotAccepted,
-        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Collision }),
+        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Twice }),
         Failure::Refused(Refused { name: Untrusted::default(), why: Refusal::TooManyEntries }),
         Failure::Refused(Refused { name: foreign_text(), why: Refusal::Name(PathError::DotDot) }),
         Failure::Violation(Violation::Malformed),

@@ -28,7 +28,7 @@ impl Link {
     /// # Errors
     /// The host is neither a name nor an address, or the port is 0.
     pub fn new(host: &str, port: Option<u16>, code: Code) -> Result<Self, LinkError> {
-        Ok(Self { relay: HostPort::new(host, port)?, code })
+        Ok(Self { relay: HostPort::new(host, port).map_err(LinkError::of_host)?, code })
     }
 
     /// Whether the text has the form of a link and not of a bare code.
@@ -54,7 +54,7 @@ impl Link {
             return Err(LinkError::Query);
         }
         let (authority, nameplate) = public.split_once('/').ok_or(LinkError::Form)?;
-        let relay = authority.parse()?;
+        let relay = authority.parse().map_err(LinkError::of_host)?;
         let nameplate = Nameplate::parse(nameplate)?;
         let words = percent_decoded(words).ok_or(LinkError::Percent)?;
         let mut code = Zeroizing::new(String::with_capacity(super::MAX_TYPED));
@@ -130,8 +130,8 @@ pub enum LinkError {
     Code(#[from] CodeError),
 }
 
-impl From<BadHostPort> for LinkError {
-    fn from(bad: BadHostPort) -> Self {
+impl LinkError {
+    const fn of_host(bad: BadHostPort) -> Self {
         match bad {
             BadHostPort::Host => Self::Host,
             BadHostPort::Port => Self::Port,

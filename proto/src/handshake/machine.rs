@@ -108,9 +108,6 @@ pub enum FailureReason {
     /// The peer has another code, or an attacker changed a message; the two cannot be distinguished.
     #[error("handshake failed: not the same code, or an attacker interferes")]
     WrongCode,
-    /// The peer did not answer within [`TIME`].
-    #[error("handshake failed: the other side did not answer in time")]
-    TimedOut,
     /// The peers have no protocol version in common.
     #[error("versions do not match: this side supports version {SPOKEN}, the other side {theirs}")]
     Version {
@@ -231,15 +228,8 @@ impl Handshake {
         }
     }
 
-    /// Checks the deadline. A call before it is a no-op.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let is_guess = self.is_guess_if_lost();
-            self.state = self.fail(FailureReason::TimedOut, is_guess);
-        }
-    }
-
-    /// When [`Handshake::handle_timeout`] is due.
+    /// The deadline, while the handshake runs. At the deadline its owner drops it, as if its link was lost
+    /// ([`Handshake::is_guess_if_lost`]).
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {

@@ -68,6 +68,7 @@ pub struct RecordKey([u8; 32]);
 
 impl RecordKey {
     /// A key from bytes, for tests and tools; real keys come from the handshake.
+    #[cfg(test)]
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)

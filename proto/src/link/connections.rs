@@ -119,7 +119,7 @@ impl From<&tcp::Closed> for CloseReason {
             | tcp::Closed::Unknown => Self::Incompatible,
             tcp::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken) | tcp::Closed::WebSocket(_) => Self::Protocol,
             tcp::Closed::TimedOut => Self::TimedOut,
-            tcp::Closed::WebSocketClosed(_) | tcp::Closed::Lost => Self::Lost,
+            tcp::Closed::WebSocketCode(_) | tcp::Closed::Lost => Self::Lost,
         }
     }
 }

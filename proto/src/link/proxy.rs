@@ -114,14 +114,14 @@ impl FromStr for Proxy {
             Some((login, address)) => (Some(login.parse()?), address),
             None => (None, authority),
         };
-        let address: HostPort = address.parse()?;
+        let address: HostPort = address.parse().map_err(BadProxy::of_host)?;
         let (host, port) = (address.host().to_owned(), address.port().unwrap_or(default_port));
         Ok(Self { kind, host, port, login })
     }
 }
 
-impl From<BadHostPort> for BadProxy {
-    fn from(bad: BadHostPort) -> Self {
+impl BadProxy {
+    const fn of_host(bad: BadHostPort) -> Self {
         match bad {
             BadHostPort::Host => Self::Host,
             BadHostPort::Port => Self::Port,

@@ -42,8 +42,15 @@ use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 
 pub use super::crypto::{ALPN, BadIdentity};
-pub use super::{Read, Write};
-pub use config::{Congestion, Limits, MAX_STREAM_WINDOW, Profile};
+#[cfg(feature = "internals")]
+pub use super::read_write::{Read, Write};
+#[cfg(not(feature = "internals"))]
+pub(crate) use super::read_write::{Read, Write};
+#[cfg(any(test, feature = "internals"))]
+pub use config::Congestion;
+#[cfg(test)]
+pub(crate) use config::MAX_STREAM_WINDOW;
+pub use config::{Limits, Profile};
 pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 
 use super::crypto::{self, Ticker};
@@ -527,6 +534,7 @@ impl Quic {
     }
 
     /// Whether the connection may have data for the socket; after a close, until its CONNECTION_CLOSE was polled.
+    #[cfg(test)]
     #[must_use]
     pub fn has_unsent(&self, conn: ConnId) -> bool {
         self.connections.get(&conn).is_some_and(|connection| connection.sending)

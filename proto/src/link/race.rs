@@ -46,6 +46,7 @@ pub const MAX_ADDRESSES: usize = 16;
 
 /// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Transport {
     /// QUIC over UDP.
     Quic,

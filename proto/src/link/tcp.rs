@@ -58,7 +58,9 @@ use setup::First;
 
 pub use super::tls::TlsFailure;
 pub use event::{Closed, Event, SocketAction, Windows};
-pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Transport};
+#[cfg(any(test, feature = "internals"))]
+pub use setup::CannotDial;
+pub use setup::{Acceptor, BareWebSocket, Dialler, Kind, Target, Transport};
 
 /// Time limit for opening the link.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
@@ -358,6 +360,7 @@ impl TcpLink {
     }
 
     /// The number of bytes that wait for the socket.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
     pub const fn unsent(&self) -> usize {
         self.output.len()

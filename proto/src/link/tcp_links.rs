@@ -272,11 +272,6 @@ impl TcpLinks {
         entry.tcp.write(now, data)
     }
 
-    /// See [`TcpLink::finish`].
-    pub fn finish(&mut self, now: Instant, id: TcpId) {
-        self.finish_with(now, id, 0, "");
-    }
-
     /// See [`TcpLink::finish_with`].
     pub fn finish_with(&mut self, now: Instant, id: TcpId, code: u32, reason: &'static str) {
         if let Some(entry) = self.tcp_links.get_mut(&id) {

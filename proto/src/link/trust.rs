@@ -109,6 +109,7 @@ impl fmt::Debug for Identity {
 
 /// The rule for accepting a server's certificate; the module's documentation has a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trust {
     /// Only the certificate with this fingerprint, which the user configured.
     Pin(Fingerprint),
@@ -124,6 +125,7 @@ pub enum Trust {
 
 /// How an accepted server was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CertificateSeen {
     /// This side is the server, which requests no certificates from clients.
     NotAsked,

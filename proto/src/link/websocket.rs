@@ -27,7 +27,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use crate::Instant;
 use crate::wire::untrusted::Untrusted;
 
-pub use upgrade::{Browsers, SUBPROTOCOL, UpgradeFailure};
+pub use upgrade::{Browsers, UpgradeFailure};
 pub(super) use upgrade::{Upgrade, is_path};
 
 /// The interval at which each side sends a ping.

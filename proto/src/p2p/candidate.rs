@@ -11,7 +11,9 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::Interface;
-pub use crate::wire::candidate::{Candidate, CandidateTransport, Candidates, Kind, MAX};
+#[cfg(any(test, feature = "internals"))]
+pub use crate::wire::candidate::Candidates;
+pub use crate::wire::candidate::{Candidate, CandidateTransport, Kind, MAX};
 
 /// Maximum number of TCP candidates.
 pub const MAX_TCP: usize = 4;

@@ -151,6 +151,7 @@ impl PortMap {
     }
 
     /// The protocol of the present mapping.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.mapper.protocol()

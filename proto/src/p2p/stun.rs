@@ -27,10 +27,12 @@ pub const MAX_LEN: usize = 1500;
 /// Maximum number of attributes in a message.
 pub const MAX_ATTRIBUTES: usize = 32;
 /// By how much a response may be longer than its request, in bytes: an IPv6 address with its attribute header.
+#[cfg(any(test, feature = "internals"))]
 pub const MAX_GAIN: usize = 24;
 /// Maximum number of requests in a transaction.
 pub const TRIES: u32 = 5;
 /// Length of our requests, in bytes.
+#[cfg(test)]
 pub const REQUEST_LEN: usize = HEADER + 8;
 /// Maximum number of attributes that an error response lists as unknown.
 const MAX_NAMED: usize = 8;
@@ -316,7 +318,7 @@ impl Writer {
     }
 }
 
-/// Encodes a request of [`REQUEST_LEN`] bytes.
+/// Encodes a request of `REQUEST_LEN` bytes.
 #[must_use]
 pub fn request(id: TransactionId) -> Vec<u8> {
     Writer::new(kind::REQUEST, id).finish(true)

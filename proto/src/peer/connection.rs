@@ -446,7 +446,6 @@ impl Connection {
             Role::Receiver => {
                 let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
-                    FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
                 };

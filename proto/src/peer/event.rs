@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::answer::{Comparison, Offer, StreamOffer};
 use super::config::RelayAddress;
-pub use super::failure::{Class, Failure, Lost, RelayFailure};
+use super::failure::Failure;
 use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;
 use crate::misuse::Misuse;
 use crate::transfer::manifest::Totals;
+use crate::wire::peer::Placement;
 
 /// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] is reported. After [`Event::Done`] a receiver
 /// may still wait until its sender has the confirmation; only [`Event::Waiting`] and [`Event::Reconnecting`] are
@@ -272,4 +273,6 @@ pub struct Summary {
     pub duration: Duration,
     /// The hash over manifest and chunks that both sides computed.
     pub root: [u8; 32],
+    /// How what the receiver has put in place differs from the offer, as the receiver says.
+    pub placement: Placement,
 }

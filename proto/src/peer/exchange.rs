@@ -250,6 +250,7 @@ impl Peer {
                 TransferEvent::Accepted => self.accepted(now),
                 TransferEvent::Resuming => self.outbox.notify_resuming(),
                 TransferEvent::Resumed { bytes } => self.outbox.notify_resumed(bytes),
+                TransferEvent::Placed(placement) => self.outbox.note_placement(placement),
                 TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }

@@ -9,7 +9,7 @@ use std::fmt::{self, Display, Formatter};
 use super::config::RelayAddress;
 use crate::link::proxy::ProxyFailure;
 use crate::link::trust::CertificateRefused;
-use crate::transfer::Refused;
+use crate::transfer::manifest::Refused;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};

@@ -15,6 +15,7 @@ use crate::Instant;
 use crate::node::Node;
 use crate::transfer::Progress;
 use crate::transfer::manifest::Totals;
+use crate::wire::peer::Placement;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ pub(super) struct Outbox {
     /// The progress that was reported last.
     progress: Progress,
     pace: Pace,
+    placement: Placement,
     next_progress: Option<Instant>,
 }
 
@@ -110,10 +112,15 @@ impl Outbox {
         self.notify(Event::Resumed { bytes });
     }
 
+    /// Stores how the receiver has placed the entries, for [`Event::Done`].
+    pub const fn note_placement(&mut self, placement: Placement) {
+        self.placement = placement;
+    }
+
     /// Queues [`Event::Done`].
     pub fn end_well(&mut self, totals: Totals, duration: Duration, root: [u8; 32]) {
         let resumed = self.pace.resumed().min(totals.bytes);
-        self.end(Event::Done(Summary { totals, resumed, duration, root }));
+        self.end(Event::Done(Summary { totals, resumed, duration, root, placement: self.placement }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

@@ -184,7 +184,7 @@ fn rejoin_ends_former_pair_of_same_owner() {
         };
         world.until("notified", |world| world.clients[bob].closed.is_some());
         assert_eq!(world.clients[bob].close_code(), Some(close::REPLACED));
-        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the notification of the other role");
+        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the notification of the other side");
         let ended = world.events.iter().filter(|event| matches!(event, Event::RoomClosed { .. }));
         assert!(matches!(ended.collect::<Vec<_>>()[..], [Event::RoomClosed { reason: RoomEnd::Replaced, .. }]));
         let bob = world.ask(again(Role::Receiver, BOB));

@@ -12,7 +12,7 @@
 //! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. The deadline
 //! is absolute, so a client that sends a byte now and then gets no more time (the lesson of CVE-2026-70464), and each
 //! further round costs it a request. A client with a seat may stay; seats expire by the registry's timer. Bounds: one
-//! request at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all; the owner takes them before it
+//! request at a time, and at most one output per frame and `MAX_OUTPUTS` in all; the owner takes them before it
 //! passes in the next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
 
 use std::collections::VecDeque;
@@ -35,6 +35,7 @@ use crate::wire::{self, Features, Hello};
 /// How long a client may take to send its first request, and each further one.
 pub const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// Outputs that one input can cause.
+#[cfg(test)]
 pub const MAX_OUTPUTS: usize = 3;
 /// The body of a `Ping` frame.
 const PING: &[u8] = &[4];

@@ -28,6 +28,7 @@ use crate::Instant;
 /// The most sources and networks in one table of buckets.
 pub const MAX_SOURCES: usize = 65_536;
 /// The most heap memory that a [`Guard`] uses for its five tables, in bytes.
+#[cfg(feature = "internals")]
 pub const MAX_MEMORY: usize = 5 * MAX_SOURCES * 96;
 /// The number of half-open connections of all sources above which a client must first prove its address.
 const HALF_OPEN: usize = 256;
@@ -168,15 +169,9 @@ impl Buckets {
     }
 
     /// The number of sources in the table.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.full_at.len()
-    }
-
-    /// Whether the table has no sources.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.full_at.is_empty()
     }
 
     /// Called for each new entry: removes up to two entries that are expired, or that exceed the bound.

@@ -370,6 +370,7 @@ impl<L: Copy + Ord> Registry<L> {
     }
 
     /// The room in which the link has a seat.
+    #[cfg(test)]
     #[must_use]
     pub fn room_of(&self, link: L) -> Option<Key> {
         self.seats.get(&link).copied()

@@ -273,6 +273,7 @@ pub struct Status {
 
 /// The transport at a listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// QUIC.
     Udp,

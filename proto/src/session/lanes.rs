@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::BadRecord;
 use super::record::{Header, Kind, LaneKey, Prepared, open_frame, seal_frame};
 use crate::Instant;
 use crate::handshake::{RecordKey, Suite};
@@ -335,7 +334,7 @@ fn begin_lane(opening: &mut Opening, header: Header, frame: Frame) -> Result<(In
         Kind::Control if opening.seen.contains(header.lane) => return Err(Violation::LaneReused),
         Kind::Control => {}
     }
-    let key = LaneKey::new(&opening.key, opening.suite, header.lane).ok_or(BadRecord)?;
+    let key = LaneKey::new(&opening.key, opening.suite, header.lane).ok_or(Violation::BadRecord)?;
     let plain = open_frame(&key, header, frame)?;
     opening.seen.insert(header.lane);
     Ok((InLane { id: header.lane, key: Arc::new(key), next: 1 }, plain))

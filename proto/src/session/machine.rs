@@ -87,10 +87,10 @@ pub enum LinkEnd {
     /// The owner reported that the transport was lost.
     #[error("connection lost")]
     Lost,
-    /// Nothing was received for [`super::SILENCE`], or for [`super::DIRECT_SILENCE`] on a direct link.
+    /// Nothing was received for [`super::SILENCE`], or for `DIRECT_SILENCE` on a direct link.
     #[error("nothing was received")]
     Silent,
-    /// A lane made no progress for [`super::LANE_STALL`].
+    /// A lane made no progress for `LANE_STALL`.
     #[error("a stream made no progress")]
     Stalled,
     /// The link did not prove in time that it belongs to the session.
@@ -167,7 +167,7 @@ impl Session {
         self.settle();
     }
 
-    /// Adds a link on which this side may send on `streams` unidirectional streams (at most [`super::MAX_STREAMS`]),
+    /// Adds a link on which this side may send on `streams` unidirectional streams (at most `MAX_STREAMS`),
     /// beside stream 0.
     pub fn handle_link_up(&mut self, now: Instant, link: LinkId, streams: u8, origin: Origin) {
         if self.failure.is_some() {
@@ -247,6 +247,7 @@ impl Session {
 
     /// Sets whether this side reads from its links at the moment. While it does not, no link counts as silent or
     /// stalled.
+    #[cfg(test)]
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         if self.failure.is_some() {
             return;
@@ -329,6 +330,7 @@ impl Session {
     }
 
     /// The violation that ended the session.
+    #[cfg(test)]
     #[must_use]
     pub const fn failure(&self) -> Option<Violation> {
         self.failure
@@ -341,6 +343,7 @@ impl Session {
     }
 
     /// Whether every queued message was sent on the present control link.
+    #[cfg(test)]
     #[must_use]
     pub fn has_sent_all(&self) -> bool {
         self.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())

@@ -97,6 +97,7 @@ impl Prepared {
     }
 
     /// Whether the plaintext is empty.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -148,12 +149,14 @@ impl SealedChunk {
     }
 
     /// Always false: a record has a header and a tag.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         false
     }
 
     /// Length of the plaintext in bytes.
+    #[cfg(test)]
     #[must_use]
     pub const fn plain_len(&self) -> usize {
         self.frame.len().saturating_sub(HEADER + TAG)
@@ -242,17 +245,6 @@ impl SealedChunk {
     }
 }
 
-/// The AEAD check of a record failed: it is not a record that the peer sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("data failed its check")]
-pub struct BadRecord;
-
-impl From<BadRecord> for Violation {
-    fn from(_: BadRecord) -> Self {
-        Self::BadRecord
-    }
-}
-
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -325,8 +317,8 @@ impl LaneKey {
     }
 
     /// Opens `ciphertext ‖ tag` in place.
-    fn open<'a>(&self, header: Header, sealed: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
-        self.aead.open(header.nonce(), &header.to_bytes(), sealed).ok_or(BadRecord)
+    fn open<'a>(&self, header: Header, sealed: &'a mut [u8]) -> Result<&'a [u8], Violation> {
+        self.aead.open(header.nonce(), &header.to_bytes(), sealed).ok_or(Violation::BadRecord)
     }
 }
 
@@ -350,7 +342,7 @@ pub(super) fn seal_frame(key: &LaneKey, header: Header, buffer: &mut BytesMut, a
 }
 
 /// Decrypts a record in the buffer in which it arrived, or in one that joins its pieces, and returns the plaintext.
-pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<BytesMut, BadRecord> {
+pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<BytesMut, Violation> {
     let mut body = frame.into_buffer(BytesMut::with_capacity);
     let len = open_body(key, header, &mut body)?.len();
     body.advance(HEADER);
@@ -359,8 +351,8 @@ pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<
 }
 
 /// Decrypts a frame's body in place.
-fn open_body<'a>(key: &LaneKey, header: Header, body: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
-    let sealed = body.get_mut(HEADER..).ok_or(BadRecord)?;
+fn open_body<'a>(key: &LaneKey, header: Header, body: &'a mut [u8]) -> Result<&'a [u8], Violation> {
+    let sealed = body.get_mut(HEADER..).ok_or(Violation::BadRecord)?;
     key.open(header, sealed)
 }
 

@@ -53,6 +53,7 @@ impl Class {
             | Control::DirectFailed { .. }
             | Control::DirectConnected { .. }
             | Control::Verified { .. }
+            | Control::Placement { .. }
             | Control::Cancel { .. }
             | Control::Bye => Self::Sequenced,
         }

@@ -72,7 +72,7 @@ pub enum Codec {
 impl Header {
     /// The encoded header.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; HEADER] {
+    pub fn to_bytes(self) -> [u8; HEADER] {
         let codec = match self.codec {
             Codec::Raw => 0,
             Codec::Zstd => 1,

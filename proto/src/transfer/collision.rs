@@ -1,10 +1,10 @@
-//! Whether entries can be stored side by side on every system: a set of keyed 64-bit hashes, dropped once the
+//! Whether the entries of a manifest can be stored side by side: a set of keyed 64-bit hashes, dropped once the
 //! manifest is complete.
 //!
-//! Two entries collide if their names have the same collision key, if one is not a directory and the other is below
-//! it, or if two paths spell a common directory differently. A path's hash is the chain of its components' hashes;
-//! the chain of the previous entry is reused as far as the two paths agree. So the work is proportional to the bytes
-//! that were sent, not to the paths that they expand to.
+//! Two entries collide if their names are equal, byte by byte, or if one is not a directory and the other is below it.
+//! Whether a disk treats two different names as one is decided at the receiver ([`super::local_names`]). A path's hash
+//! is the chain of its components' hashes; the chain of the previous entry is reused as far as the two paths agree. So
+//! the work is proportional to the bytes that were sent, not to the paths that they expand to.
 //!
 //! Bounds: [`MAX_DIRS`] directories, named or implied: a path of 64 levels implies 63, and costs the other side two
 //! bytes for each. 9 bytes for each file and 17 for each directory, in tables at most half empty that grow by copying.
@@ -13,54 +13,68 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::path::{RelPath, push_component_key};
+use super::path::RelPath;
 use crate::seed::Seed;
 
 /// The most directories: as many as a manifest may have entries, so that only implied ones are refused by this.
 pub const MAX_DIRS: usize = 1_000_000;
 
+/// The names that were added.
+pub struct Collisions {
+    chains: Chains,
+    leaves: HashSet<u64, BuildHasherDefault<Identity>>,
+    /// Whether there is an entry for the directory; otherwise it is only part of another entry's path.
+    dirs: HashMap<u64, bool, BuildHasherDefault<Identity>>,
+    /// Directories of the previous path that are known to be in `dirs`: where each ends in the path, and its hash.
+    chain: Vec<(usize, Node)>,
+    path: String,
+}
+
 /// Why an entry is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Misfit {
-    /// It collides with an earlier one.
-    Collision,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Collision {
+    /// There is an entry of this name.
+    Twice,
+    /// This path is not a directory, and there is an entry below it.
+    NoDirectory(String),
     /// There are more than [`MAX_DIRS`] directories.
     TooManyDirs,
 }
 
-/// The names that were added.
-pub struct Collisions {
+/// Hashes of paths, component by component.
+pub struct Chains {
     key: [u8; 32],
-    leaves: HashSet<u64, BuildHasherDefault<Identity>>,
-    dirs: HashMap<u64, Dir, BuildHasherDefault<Identity>>,
-    /// Directories of the previous path that are known to be in `dirs` with this spelling: where each ends in the
-    /// path, and its hash.
-    chain: Vec<(usize, Node)>,
-    path: String,
-    folded: String,
 }
 
-#[derive(Clone, Copy)]
-struct Dir {
-    /// There is an entry for this directory; otherwise it is only part of another entry's path.
-    named: bool,
-    /// Keyed hash of the name with its exact spelling.
-    spelling: u32,
-}
+/// The hash of a path, from which those of the paths below it are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Node([u8; 16]);
 
-#[derive(Clone, Copy, Default)]
-struct Node([u8; 16]);
+impl Chains {
+    /// Creates the hash function. Without the seed, two paths with the same hash can't be found.
+    pub fn new(seed: &Seed) -> Self {
+        Self { key: *seed.derive("collisions").bytes() }
+    }
+
+    /// The hash of a component below `parent`: the key in sets, and the next element of the chain.
+    pub fn child(&self, parent: Node, component: &str) -> (u64, Node) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&parent.0).update(component.as_bytes());
+        let hash = hasher.finalize();
+        let id = u64::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        (id, Node(*hash.as_bytes().last_chunk().unwrap_or(&[0; 16])))
+    }
+}
 
 impl Collisions {
     /// An empty set; the seed keys the hashes.
     pub fn new(seed: &Seed) -> Self {
         Self {
-            key: *seed.derive("collisions").bytes(),
+            chains: Chains::new(seed),
             leaves: HashSet::default(),
             dirs: HashMap::default(),
             chain: Vec::new(),
             path: String::new(),
-            folded: String::new(),
         }
     }
 
@@ -68,7 +82,7 @@ impl Collisions {
     ///
     /// # Errors
     /// It collides with an earlier one, or implies too many directories.
-    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> Result<(), Misfit> {
+    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> Result<(), Collision> {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         let known = |end: usize| end <= common && text.as_bytes().get(end) == Some(&b'/');
@@ -85,50 +99,37 @@ impl Collisions {
         let mut components = rest.split('/').peekable();
         while let Some(component) = components.next() {
             let id;
-            (id, node) = self.child(node, component);
+            (id, node) = self.chains.child(node, component);
             let end = start.saturating_add(component.len());
             let is_self = components.peek().is_none();
+            let no_directory = || Err(Collision::NoDirectory(text.get(..end).unwrap_or_default().to_owned()));
             if is_self && leaf {
-                let is_new = !self.dirs.contains_key(&id) && self.leaves.insert(id);
-                return if is_new { Ok(()) } else { Err(Misfit::Collision) };
+                return match (self.dirs.get(&id), self.leaves.insert(id)) {
+                    (None, true) => Ok(()),
+                    (Some(false), _) => no_directory(),
+                    (Some(true), _) | (None, false) => Err(Collision::Twice),
+                };
             }
-            if self.leaves.contains(&id) || !self.enter(id, component, is_self) {
-                return Err(Misfit::Collision);
+            if self.leaves.contains(&id) {
+                return if is_self { Err(Collision::Twice) } else { no_directory() };
+            }
+            let named = self.dirs.entry(id).or_insert(false);
+            if is_self && std::mem::replace(named, true) {
+                return Err(Collision::Twice);
             }
             if self.dirs.len() > MAX_DIRS {
-                return Err(Misfit::TooManyDirs);
+                return Err(Collision::TooManyDirs);
             }
             self.chain.push((end, node));
             start = end.saturating_add(1);
         }
         Ok(())
     }
-
-    /// Adds a directory. Returns false if an entry named it before, or if it was spelled differently.
-    fn enter(&mut self, id: u64, component: &str, named: bool) -> bool {
-        let hash = blake3::keyed_hash(&self.key, component.as_bytes());
-        let spelling = u32::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 4]));
-        let dir = self.dirs.entry(id).or_insert(Dir { named: false, spelling });
-        let fits = dir.spelling == spelling && !(named && dir.named);
-        dir.named |= named;
-        fits
-    }
-
-    /// The hash of a component below `parent`: the key in the sets, and the next element of the chain.
-    fn child(&mut self, parent: Node, component: &str) -> (u64, Node) {
-        self.folded.clear();
-        push_component_key(component, &mut self.folded);
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&parent.0).update(self.folded.as_bytes());
-        let hash = hasher.finalize();
-        let id = u64::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]));
-        (id, Node(*hash.as_bytes().last_chunk().unwrap_or(&[0; 16])))
-    }
 }
 
 /// The keys are hashes already.
 #[derive(Default)]
-struct Identity(u64);
+pub struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {

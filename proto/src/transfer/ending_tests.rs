@@ -10,7 +10,7 @@ use super::tests::{K64, World, accept, one_file, path};
 use super::*;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Reason};
+use crate::wire::peer::{CancelReason, Control, Reason};
 
 /// So many files that three slices are needed; the first slice is done.
 fn half_placed(sink: MemorySink) -> World {

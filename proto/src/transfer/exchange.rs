@@ -15,7 +15,7 @@ use crate::transfer::job::{Job, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Placement, Reason};
 
 /// Jobs that still run this long after the end are not waited for any more.
 pub const STRAGGLERS: Duration = Duration::from_secs(5);
@@ -39,6 +39,9 @@ pub enum TransferEvent {
         /// In bytes of the files.
         bytes: u64,
     },
+    /// The receiver has not placed everything exactly as offered. Reported on both sides, at most once, right before
+    /// [`Outcome::Complete`].
+    Placed(Placement),
     /// The transfer has ended. The last event, reported once. After [`Outcome::Complete`] a receiver still waits for
     /// the other side's farewell.
     Over(Outcome),
@@ -147,9 +150,12 @@ impl Exchange {
             }
             Stop::Refused(refused) => {
                 let reason = match refused.why {
-                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => {
-                        DeclineReason::Policy
-                    }
+                    Refusal::Name(_)
+                    | Refusal::Link(_)
+                    | Refusal::Partial
+                    | Refusal::Twice
+                    | Refusal::NoDirectory
+                    | Refusal::TooManyCollisions => DeclineReason::Policy,
                     Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
                 };
                 self.send_decline(reason, &refused.why.to_string());

@@ -10,8 +10,10 @@ use super::tests::{K64, World, accept, ack, file, one_file, path, range, run, se
 use super::window::STALE;
 use super::window::{self, cost};
 use super::*;
-use crate::wire::peer::{ChunkRanges, Control, ControlRecord, Have, Offer, Reason, TransferKind};
-use crate::wire::{Blob, Malformed, decode, encode};
+use crate::wire::peer::{
+    CancelReason, ChunkRanges, Control, ControlRecord, DeclineReason, Have, Offer, Placement, Reason, TransferKind,
+};
+use crate::wire::{Blob, Malformed, Violation, decode, encode};
 
 /// A sender of this many chunks; `accepted`: its offer was accepted.
 fn sender(chunks: usize, accepted: bool) -> World {
@@ -106,12 +108,15 @@ fn p06_chunk_is_sent_once_while_its_link_lives() {
 fn sender_refuses_unexpected_messages() {
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     let offer = Offer { transfer: 1, kind: TransferKind::Files, chunk_size: 64 << 10, entries: 0, bytes: 0, pages: 0 };
+    let placed = Control::Placement { transfer: 1, placement: Placement { renamed: 1, ..Placement::default() } };
     let out_of_turn = Some(Outcome::Violation(Violation::UnexpectedMessage));
     for (message, accepted) in [
         (accept(vec![]), true),
         (ack(&[]), false),
         (verified.clone(), false),
         (verified.clone(), true),
+        (placed.clone(), false),
+        (placed.clone(), true),
         (Control::Offer(offer), true),
         (Control::Page { transfer: 1, page: Blob::default() }, true),
         (Control::End { transfer: 1, chunks: 0, moved: 0, root: [0; 32] }, true),
@@ -135,6 +140,16 @@ fn sender_refuses_unexpected_messages() {
     assert!(matches!(sender.poll_control(), Some(Control::Page { .. })));
     sender.handle_control(now, accept(vec![]));
     assert!(matches!(sender.poll_control(), Some(Control::Cancel { transfer: 1, .. })));
+}
+
+#[test]
+fn a_placement_is_reported_once() {
+    let mut world = sender(2, true);
+    let placed = Control::Placement { transfer: 1, placement: Placement { renamed: 1, ..Placement::default() } };
+    say(&mut world, placed.clone());
+    assert_eq!((world.sent.clone(), world.placements), (None, (None, None)), "only a confirmation makes them true");
+    say(&mut world, placed);
+    assert_eq!(world.sent, Some(Outcome::Violation(Violation::UnexpectedMessage)));
 }
 
 #[test]

@@ -13,26 +13,22 @@ use super::chunk::{Made, Open, Opened, Prepare};
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::storage::{Fault, FaultKind, Sink, Source};
+use super::storage::{Fault, FaultKind, Placement, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
 
 /// A piece of work.
 pub struct Job {
-    /// Its id.
-    pub id: JobId,
-    /// The work.
-    pub work: Work,
+    pub(super) id: JobId,
+    pub(super) work: Work,
 }
 
 /// The result of a job.
 #[derive(Debug)]
 pub struct JobDone {
-    /// The id of the job.
-    pub id: JobId,
-    /// What it produced, or why it failed.
-    pub result: Result<Product, Fault>,
+    pub(super) id: JobId,
+    pub(super) result: Result<Product, Fault>,
 }
 
 /// The kinds of work.
@@ -116,8 +112,8 @@ pub enum Product {
     Committed,
     /// Everything that was committed before is on the disk.
     Synced,
-    /// A slice of entries was moved; true: it was the last one.
-    Finished(bool),
+    /// A slice of entries was moved; after the last one, how all of them were placed.
+    Finished(Option<Placement>),
     /// What was staged was removed.
     Abandoned,
     /// What was staged was kept.
@@ -127,9 +123,24 @@ pub enum Product {
 }
 
 impl JobDone {
-    /// The part of the result that the session needs first: whether the record that the job opened is authentic.
+    /// The id of the job.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
-    pub const fn verdict(&self) -> Option<Verdict> {
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What the job produced.
+    ///
+    /// # Errors
+    /// Why it failed.
+    #[cfg(any(test, feature = "internals"))]
+    pub const fn result(&self) -> Result<&Product, &Fault> {
+        self.result.as_ref()
+    }
+
+    /// The part of the result that the session needs first: whether the record that the job opened is authentic.
+    pub(crate) const fn verdict(&self) -> Option<Verdict> {
         match &self.result {
             Ok(Product::Opened(opened)) => Some(opened.verdict),
             Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
@@ -139,6 +150,26 @@ impl JobDone {
 }
 
 impl Job {
+    /// Makes a job from its parts.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn new(id: JobId, work: Work) -> Self {
+        Self { id, work }
+    }
+
+    /// The id, which the result repeats.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The name of its work in logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.work.name()
+    }
+
     /// Does the work on the calling thread. It always returns a result: a panic becomes a fault of its transfer.
     #[must_use]
     pub fn run(self, cancelled: &AtomicBool) -> JobDone {
@@ -157,9 +188,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Work {
-    /// The name of the work in logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Scan { .. } => "scan",
             Self::Prepare(_) => "prepare",
@@ -197,10 +226,14 @@ impl Work {
             Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
-            Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
+            Self::Finish { sink, at_most } => finish(&*sink, at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
+}
+
+fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Placement>, Fault> {
+    Ok(if sink.finish(at_most)? { Some(sink.placement()) } else { None })
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

@@ -63,6 +63,7 @@ pub struct Header {
 
 /// Why a file is not a journal of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
     /// It begins with something else, or ends within the header.
     #[error("not a journal")]

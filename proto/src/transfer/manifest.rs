@@ -20,8 +20,8 @@
 use bytes::Bytes;
 
 use super::chunk_size::{self, SIZES};
-use super::collision::{Collisions, Misfit};
-use super::path::{LinkError, LinkTarget, PathError, RelPath};
+use super::collision::{Collision, Collisions};
+use super::path::{LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
 use crate::wire::Violation;
@@ -49,7 +49,7 @@ pub struct Entry {
     pub mtime: Mtime,
 }
 
-/// The kind of an entry.
+/// The kind of an entry. The list is closed, because a sink has to know each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -130,12 +130,18 @@ pub enum Refusal {
     /// The rule for names.
     #[error("unsafe file name: {0}")]
     Name(#[from] PathError),
-    /// The rule for symbolic links.
-    #[error("unsafe link: {0}")]
-    Link(#[from] LinkError),
-    /// Two entries would be the same file on some system, or one is a file and another is below it.
-    #[error("two entries collide")]
-    Collision,
+    /// The rule for targets of symbolic links.
+    #[error("unsafe link target: {0}")]
+    Link(PathError),
+    /// Two entries have this name.
+    #[error("two entries have the same name")]
+    Twice,
+    /// The entry of this name is a file or a link, and another entry is below it.
+    #[error("another entry is below one that is not a directory")]
+    NoDirectory,
+    /// Too many names are equal on the receiver's disk.
+    #[error("too many names are equal on this disk")]
+    TooManyCollisions,
     /// A top-level name is reserved for the staging directory of an interrupted transfer.
     #[error("name of a partial transfer")]
     Partial,
@@ -393,9 +399,10 @@ impl ManifestBuilder {
         if entry.path.is_partial() {
             return Err(name(Refusal::Partial));
         }
-        self.collisions.insert(&entry.path, leaf).map_err(|misfit| match misfit {
-            Misfit::Collision => name(Refusal::Collision),
-            Misfit::TooManyDirs => refused("", Refusal::TooManyEntries),
+        self.collisions.insert(&entry.path, leaf).map_err(|collision| match collision {
+            Collision::Twice => name(Refusal::Twice),
+            Collision::NoDirectory(path) => refused(&path, Refusal::NoDirectory),
+            Collision::TooManyDirs => refused("", Refusal::TooManyEntries),
         })
     }
 }
@@ -525,7 +532,7 @@ pub(super) fn entry(raw: &codec::Raw<'_>) -> Result<Entry, ManifestError> {
         codec::DIR => EntryKind::Dir,
         codec::SYMLINK => {
             let target = std::str::from_utf8(raw.target).map_err(|_| Violation::NotUtf8)?;
-            EntryKind::Symlink { target: LinkTarget::parse(target, &path).map_err(|why| refused(name, why.into()))? }
+            EntryKind::Symlink { target: LinkTarget::parse(target).map_err(|why| refused(name, Refusal::Link(why)))? }
         }
         _ => return Err(Violation::UnknownEntryKind.into()),
     };

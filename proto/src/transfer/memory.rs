@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Fault, FaultKind, Placement, Sink, Source};
 
 /// Where a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +153,7 @@ pub struct MemorySink {
     before: Partial,
     /// `finish` never returns true.
     is_endless: bool,
+    placement: Placement,
     store: Mutex<Store>,
 }
 
@@ -231,6 +232,13 @@ impl MemorySink {
     #[must_use]
     pub const fn with_endless_finish(mut self) -> Self {
         self.is_endless = true;
+        self
+    }
+
+    /// Reports this placement at the end.
+    #[must_use]
+    pub const fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -406,6 +414,10 @@ impl Sink for MemorySink {
             store.stage = Stage::Finished;
         }
         Ok(all)
+    }
+
+    fn placement(&self) -> Placement {
+        self.placement
     }
 
     fn abandon(&self) {

@@ -1,24 +1,21 @@
 //! Names: a name from the other side becomes a path only as a [`RelPath`], and the target of a symbolic link only as
 //! a [`LinkTarget`].
 //!
-//! It decides which names are refused, which are changed and reported, and which collide. Refused on every system:
-//! names that leave the tree (`..`, absolute, drive, UNC), name a stream (`:`), contain backslashes or control
-//! characters, or are empty, too long or too deep. Unusual but harmless names are valid here; [`RelPath::portable`]
-//! gives the form that a receiver uses instead. No state, no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`],
-//! [`MAX_LEVELS`].
+//! It decides which names are refused, on every system: names that leave the tree (`..`, absolute), contain control
+//! characters, or are empty, too long or too deep. Names that only some disks can't hold are valid here (`a:b`, `x\y`,
+//! `aux`): a receiver stores an entry under the name that [`super::local_names`] gives it. No state, no timers. Bounds:
+//! [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`], [`MAX_TARGET`].
 
-use caseless::Caseless;
-use unicode_normalization::UnicodeNormalization;
-
+pub use super::component::MAX_COMPONENT;
+use super::component::NameRules;
 use crate::wire::Untrusted;
-use crate::wire::untrusted::is_invisible;
 
-/// The longest component of a path, in bytes.
-pub const MAX_COMPONENT: usize = 255;
 /// The longest path, in bytes.
 pub const MAX_PATH: usize = 4096;
 /// The largest number of components of a path.
 pub const MAX_LEVELS: usize = 64;
+/// The maximum length of the target of a symbolic link, in bytes: what a system with a `PATH_MAX` of 4,096 allows.
+pub const MAX_TARGET: usize = 4095;
 /// The prefix of a directory in which a receiver keeps an interrupted transfer.
 pub const PARTIAL_PREFIX: &str = ".tallow-";
 /// How many characters of a name are shown in a log.
@@ -45,18 +42,9 @@ pub enum PathError {
     /// The component `..`.
     #[error("\"..\" is not allowed")]
     DotDot,
-    /// The path starts at a root: `/x`, `\x`, `\\server\share`.
+    /// The path starts at a root: `/x`.
     #[error("absolute path")]
     Absolute,
-    /// The path starts with a drive: `C:x`.
-    #[error("path with a drive")]
-    Drive,
-    /// A colon, which names a stream of a file on Windows.
-    #[error("\":\" is not allowed (a stream)")]
-    Stream,
-    /// A backslash, which separates components on Windows.
-    #[error("\"\\\" is not allowed")]
-    Backslash,
     /// A control character (C0, DEL or C1) at this byte, counted from 0.
     #[error("control character at byte {0}")]
     Control(usize),
@@ -77,7 +65,10 @@ impl RelPath {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(name: &str) -> Result<Self, PathError> {
-        check_text(name)?;
+        check_text(name, MAX_PATH)?;
+        if name.starts_with('/') {
+            return Err(PathError::Absolute);
+        }
         for (level, component) in name.split('/').enumerate() {
             match component {
                 "" => return Err(PathError::EmptyComponent),
@@ -86,14 +77,6 @@ impl RelPath {
                 _ if component.len() > MAX_COMPONENT => return Err(PathError::ComponentTooLong),
                 _ if level >= MAX_LEVELS => return Err(PathError::TooDeep),
                 _ => {}
-            }
-        }
-        // The portable form has one byte more for each device name, and must be a valid path, too.
-        if name.len().saturating_add(MAX_LEVELS) > MAX_PATH {
-            let lengths = name.split('/').map(|part| portable_component(part).map_or(part.len(), |part| part.len()));
-            if lengths.fold(0_usize, |all, len| all.saturating_add(len).saturating_add(1)) > MAX_PATH.saturating_add(1)
-            {
-                return Err(PathError::TooLong);
             }
         }
         Ok(Self(name.into()))
@@ -129,20 +112,6 @@ impl RelPath {
         Untrusted::new(self.0.clone().into())
     }
 
-    /// The form that a receiver uses and reports if this name is unusual but harmless: a Windows device name gets a
-    /// leading `_` (which replaces its first letter if the name has no room for one more byte), trailing dots and
-    /// spaces become `_`, and invisible characters are removed. Each component is changed on its own, so paths below
-    /// the same directory stay below the same directory. `None`: the name is portable already.
-    #[must_use]
-    pub fn portable(&self) -> Option<Self> {
-        let changed: Vec<_> = self.components().map(portable_component).collect();
-        if changed.iter().all(Option::is_none) {
-            return None;
-        }
-        let parts: Vec<_> = self.components().zip(&changed).map(|(part, new)| new.as_deref().unwrap_or(part)).collect();
-        Self::parse(&parts.join("/")).ok()
-    }
-
     /// Whether the first component is, on some system, the name of a directory in which a receiver keeps an
     /// interrupted transfer: `.tallow-`, 16 hexadecimal digits, and optionally a dash and a number. A received
     /// directory of that name would be mistaken for the remains of an earlier transfer.
@@ -154,26 +123,12 @@ impl RelPath {
             return false;
         }
         let mut key = String::new();
-        push_component_key(first, &mut key);
+        let visible = NameRules::PORTABLE.local(first);
+        NameRules::PORTABLE.push_key(visible.as_deref().unwrap_or(first), &mut key);
         let Some(id) = key.strip_prefix(PARTIAL_PREFIX) else { return false };
         let (digest, number) = id.split_once('-').unwrap_or((id, "0"));
         let is_hex = digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
         is_hex && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
-    }
-
-    /// Two paths with the same key may be the same file on some system: compatible case folding of the canonical
-    /// decomposition of the portable form, without characters that comparisons ignore, composed again (Unicode 3.13,
-    /// D145; UAX #15).
-    #[must_use]
-    pub fn collision_key(&self) -> String {
-        let mut key = String::with_capacity(self.0.len());
-        for component in self.components() {
-            if !key.is_empty() {
-                key.push('/');
-            }
-            push_component_key(component, &mut key);
-        }
-        key
     }
 }
 
@@ -183,20 +138,17 @@ impl std::fmt::Debug for RelPath {
     }
 }
 
-/// The target of a symbolic link: a relative path that stays inside the received tree.
-///
-/// `..` is allowed only at its start. The parents of a link in the tree are directories and never links, so the
-/// number of levels that the target goes up is known exactly, whatever links it goes through afterwards.
+/// The target of a symbolic link, as it is written into the link. It is never followed here.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkTarget(Box<str>);
 
-/// Why the target of a symbolic link is refused.
+/// Why a symbolic link leads, or may lead, out of the tree that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum LinkError {
-    /// The text breaks a rule for names.
-    #[error("link target: {0}")]
-    Text(#[from] PathError),
+pub enum LeadsOut {
+    /// It starts at a root: `/x`.
+    #[error("link to an absolute path")]
+    Absolute,
     /// It leaves the received tree.
     #[error("link that leaves the received tree")]
     Escapes,
@@ -206,24 +158,35 @@ pub enum LinkError {
 }
 
 impl LinkTarget {
-    /// Parses the target of the link at `link`.
+    /// Parses a target: any path without control characters.
     ///
     /// # Errors
-    /// The first rule that it breaks.
-    pub fn parse(target: &str, link: &RelPath) -> Result<Self, LinkError> {
-        check_text(target)?;
-        let (mut above, mut descended) = (link.levels().saturating_sub(1), 0_usize);
-        for component in target.split('/') {
+    /// It is empty or too long, or contains a control character.
+    pub fn parse(target: &str) -> Result<Self, PathError> {
+        check_text(target, MAX_TARGET)?;
+        Ok(Self(target.into()))
+    }
+
+    /// Whether the target of the link at `link` is a relative path that stays inside the tree. `..` is allowed only at
+    /// its start: the parents of a link in the tree are directories and never links, so the number of levels that the
+    /// target goes up is known exactly, whatever links it goes through afterwards.
+    ///
+    /// # Errors
+    /// The reason, if it leads out or may lead out.
+    pub fn stays_inside(&self, link: &RelPath) -> Result<(), LeadsOut> {
+        if self.0.starts_with('/') {
+            return Err(LeadsOut::Absolute);
+        }
+        let (mut above, mut descended) = (link.levels().saturating_sub(1), false);
+        for component in self.0.split('/') {
             match component {
                 "" | "." => {}
-                ".." if descended > 0 => return Err(LinkError::ClimbsLate),
-                ".." => above = above.checked_sub(1).ok_or(LinkError::Escapes)?,
-                _ if component.len() > MAX_COMPONENT => return Err(PathError::ComponentTooLong.into()),
-                _ if descended >= MAX_LEVELS => return Err(PathError::TooDeep.into()),
-                _ => descended = descended.saturating_add(1),
+                ".." if descended => return Err(LeadsOut::ClimbsLate),
+                ".." => above = above.checked_sub(1).ok_or(LeadsOut::Escapes)?,
+                _ => descended = true,
             }
         }
-        Ok(Self(target.into()))
+        Ok(())
     }
 
     /// The target as it is written into the link.
@@ -240,95 +203,20 @@ impl std::fmt::Debug for LinkTarget {
 }
 
 /// The rules that apply to names and to targets.
-fn check_text(text: &str) -> Result<(), PathError> {
-    let mut start = text.bytes();
-    match (start.next(), start.next()) {
-        (None, _) => return Err(PathError::Empty),
-        _ if text.len() > MAX_PATH => return Err(PathError::TooLong),
-        // Plain ASCII is the common case and is checked byte by byte; C1 needs the characters.
-        _ if text.is_ascii() => {
-            if let Some(at) = text.bytes().position(|byte| byte.is_ascii_control()) {
-                return Err(PathError::Control(at));
-            }
-        }
-        _ => {
-            if let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
-                return Err(PathError::Control(at));
-            }
-        }
+fn check_text(text: &str, longest: usize) -> Result<(), PathError> {
+    if text.is_empty() {
+        return Err(PathError::Empty);
     }
-    let mut start = text.bytes();
-    match (start.next(), start.next()) {
-        (Some(b'/' | b'\\'), _) => Err(PathError::Absolute),
-        (Some(letter), Some(b':')) if letter.is_ascii_alphabetic() => Err(PathError::Drive),
-        _ if text.contains(':') => Err(PathError::Stream),
-        _ if text.contains('\\') => Err(PathError::Backslash),
-        _ => Ok(()),
+    if text.len() > longest {
+        return Err(PathError::TooLong);
     }
-}
-
-/// Appends the collision key of one component.
-pub(super) fn push_component_key(component: &str, key: &mut String) {
-    let changed = portable_component(component);
-    let component = changed.as_deref().unwrap_or(component);
-    if component.is_ascii() {
-        key.extend(component.chars().map(|c| c.to_ascii_lowercase()));
+    // Plain ASCII is the common case and is checked byte by byte; C1 needs the characters.
+    let control = if text.is_ascii() {
+        text.bytes().position(|byte| byte.is_ascii_control())
     } else {
-        key.extend(component.chars().filter(|c| !is_ignorable(*c)).nfd().default_case_fold().nfc());
-    }
-}
-
-/// The portable form of one component, if it differs. It depends on the component only: collision keys rely on this.
-fn portable_component(component: &str) -> Option<String> {
-    if component.is_ascii() && !component.ends_with(['.', ' ']) && !is_device(component) {
-        return None;
-    }
-    let visible: String = component.chars().filter(|c| !is_misleading(*c)).collect();
-    let kept = visible.trim_end_matches(['.', ' ']);
-    let mut portable = String::with_capacity(component.len().saturating_add(1));
-    let is_device = is_device(kept);
-    if is_device {
-        portable.push('_');
-    }
-    // A name of the maximum length has no room for another byte; there the first letter, which is ASCII in all device
-    // names, is replaced.
-    let is_full = is_device && visible.len() >= MAX_COMPONENT;
-    portable.extend(kept.chars().skip(usize::from(is_full)));
-    portable.extend(visible.chars().skip(kept.chars().count()).map(|_| '_'));
-    if portable.is_empty() {
-        portable.push('_');
-    }
-    (portable != component).then_some(portable)
-}
-
-/// Whether Windows treats the name as a device: the part before the first dot, without its trailing spaces, in any
-/// case ("Naming Files, Paths, and Namespaces", learn.microsoft.com).
-fn is_device(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or_default().trim_end_matches(' ');
-    if ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].iter().any(|device| stem.eq_ignore_ascii_case(device)) {
-        return true;
-    }
-    let numbered =
-        stem.get(..3).is_some_and(|port| port.eq_ignore_ascii_case("COM") || port.eq_ignore_ascii_case("LPT"));
-    let mut number = stem.chars().skip(3);
-    numbered && matches!((number.next(), number.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
-}
-
-/// Invisible characters that are removed from a portable name. Variation selectors stay: they only choose a glyph,
-/// and Japanese names or names with emoji contain them.
-fn is_misleading(c: char) -> bool {
-    !c.is_ascii()
-        && !matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
-        && (is_invisible(c) || is_ignorable(c))
-}
-
-/// Default_Ignorable_Code_Point (DerivedCoreProperties.txt, Unicode 16).
-fn is_ignorable(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+        text.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at)
+    };
+    control.map_or(Ok(()), |at| Err(PathError::Control(at)))
 }
 
 #[cfg(test)]

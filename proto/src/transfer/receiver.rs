@@ -27,7 +27,7 @@
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while the sender has to send and a link is up (a stream may be
 //! silent without limit); [`FAREWELL`] for `Bye` after `Verified`, whatever happens to the links ([`INTERRUPTED`] once
-//! the user cancelled); those of the chunk sink; [`super::STRAGGLERS`] for jobs that still run at the end. Bounds:
+//! the user cancelled); those of the chunk sink; `STRAGGLERS` for jobs that still run at the end. Bounds:
 //! those of the chunk sink and of the manifest.
 
 mod ends;
@@ -61,7 +61,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, Placement, TransferKind};
 use crate::wire::{BoundedVec, Untrusted};
 
 /// How long the receiver waits for `Bye` once everything is in place, and so how long a sender that lost its connection
@@ -245,9 +245,15 @@ impl Receiver {
             }
             // Both copies of a chunk that was sent twice were in jobs when the last chunk was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
-            (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
-            (Product::Finished(true), State::Finishing(finishing)) => {
+            (Product::Finished(None), State::Finishing(finishing)) => finishing.handle_unfinished(now),
+            (Product::Finished(Some(placement)), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
+                if placement != Placement::default() {
+                    self.exchange.report(TransferEvent::Placed(placement));
+                    if farewell.is_some() {
+                        self.exchange.send(Control::Placement { transfer: FIRST, placement });
+                    }
+                }
                 self.complete(now, root, progress, farewell);
             }
             // The result does not belong to the work of the job.

@@ -12,7 +12,8 @@ use super::*;
 use crate::seed::Seed;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Have};
+use crate::wire::Violation;
+use crate::wire::peer::{CancelReason, Control, Have};
 
 /// A file of this many chunks, and three small files in one more chunk.
 fn files(chunks: usize) -> MemorySource {

@@ -11,7 +11,7 @@
 //! chunks that were sent or that it has from an earlier transfer (compared with this side's bytes first: `check`),
 //! and send the root. It can't request anything that was not offered.
 //!
-//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that still run at the end. The wait for an
+//! Timers: those of the chunk source, and `STRAGGLERS` for jobs that still run at the end. The wait for an
 //! answer and for `Verified` has no deadline of its own: users and disks may be slow, and the session ends when the
 //! peer is silent. Bounds: those of the chunk source and of the manifest.
 
@@ -34,7 +34,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::storage::{FaultKind, Source, StreamSource};
 use crate::wire::Blob;
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, Have, Offer, Placement, TransferKind};
 
 /// The configuration of a sender.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,8 @@ pub struct Sender {
     config: Config,
     limit: Option<Limit>,
     exchange: Exchange,
+    /// What the receiver says that differs from the offer.
+    placement: Option<Placement>,
     state: State,
 }
 
@@ -88,7 +90,7 @@ impl Sender {
     }
 
     fn in_state(config: Config, state: State) -> Self {
-        Self { config, limit: None, exchange: Exchange::default(), state }
+        Self { config, limit: None, exchange: Exchange::default(), placement: None, state }
     }
 
     /// Sets a rate limit for chunks, in bytes per second of what is sealed.
@@ -334,11 +336,20 @@ impl Sender {
                 of_this(transfer, false)?;
                 chunks.acknowledge(now, ranges.as_slice(), credit)?;
             }
+            (Control::Placement { transfer, placement }, State::Sending(chunks)) if self.placement.is_none() => {
+                of_this(transfer, false)?;
+                // Nothing is in place before all of it was sent.
+                chunks.root().ok_or(Violation::UnexpectedMessage)?;
+                self.placement = Some(placement);
+            }
             (Control::Verified { transfer, root }, State::Sending(chunks)) => {
                 of_this(transfer, false)?;
                 let own = chunks.root().ok_or(Violation::UnexpectedMessage)?;
                 if !bool::from(own.ct_eq(&root)) {
                     return Err(Violation::WrongRoot);
+                }
+                if let Some(placement) = self.placement.take() {
+                    self.exchange.report(TransferEvent::Placed(placement));
                 }
                 self.exchange.send(Control::Bye);
                 self.over(now, Outcome::Complete { root });

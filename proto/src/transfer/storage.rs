@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
 use crate::wire::Untrusted;
+pub use crate::wire::peer::Placement;
 
 /// How many characters of a path and of an error's detail are shown.
 const SHOWN: usize = 300;
@@ -151,12 +152,15 @@ impl Fault {
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         match self.kind {
-            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
+            FaultKind::Exists
+            | FaultKind::Link
+            | FaultKind::NotRegular
+            | FaultKind::NotUtf8
+            | FaultKind::Refused(_) => true,
             FaultKind::Changed
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
             | FaultKind::System(_)
-            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Unfinished
@@ -265,6 +269,12 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// An entry could not be moved to its final name.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
+
+    /// How the placed entries differ from the offer, for the user on the other side. One thread, after [`Sink::finish`]
+    /// returned true.
+    fn placement(&self) -> Placement {
+        Placement::default()
+    }
 
     /// The transfer ended early, and what was staged is useless: removes it. Never fails, never touches a final name.
     /// Called once, after the last other call, and only if [`Sink::begin`] succeeded.

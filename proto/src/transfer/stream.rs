@@ -10,11 +10,16 @@
 //! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a
 //! file has the root of its manifest.
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "internals")]
 pub mod memory;
+#[cfg(all(test, not(feature = "internals")))]
+pub(crate) mod memory;
 pub(super) mod ordered;
 pub(super) mod outgoing;
+#[cfg(feature = "internals")]
 pub mod work;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

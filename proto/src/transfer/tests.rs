@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::exchange::STRAGGLERS;
 use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
@@ -18,9 +19,9 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::{Job, JobDone, Work};
-use crate::transfer::storage::{FaultKind, Source};
-use crate::wire::BoundedVec;
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
+use crate::transfer::storage::{Fault, FaultKind, Placement, Source};
+use crate::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have};
+use crate::wire::{BoundedVec, Untrusted};
 
 pub(super) const K64: usize = 64 << 10;
 
@@ -85,6 +86,8 @@ pub(super) struct World {
     pub receiver_jobs: Vec<Job>,
     pub sent: Option<Outcome>,
     pub received: Option<Outcome>,
+    /// What the sender and the receiver said that differs.
+    pub placements: (Option<Placement>, Option<Placement>),
     pub accepted: bool,
     pub resuming: bool,
     /// The resumed bytes that sender and receiver reported.
@@ -116,6 +119,7 @@ impl World {
             receiver_jobs: Vec::new(),
             sent: None,
             received: None,
+            placements: (None, None),
             accepted: false,
             resuming: false,
             resumed: (None, None),
@@ -135,6 +139,7 @@ impl World {
                 }
                 TransferEvent::Accepted => self.accepted = true,
                 TransferEvent::Resumed { bytes } => self.resumed.0 = Some(bytes),
+                TransferEvent::Placed(placement) => self.placements.0 = Some(placement),
                 TransferEvent::Over(outcome) => self.sent = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -149,6 +154,7 @@ impl World {
                 TransferEvent::Offered(_) => {}
                 TransferEvent::Resuming => self.resuming = true,
                 TransferEvent::Resumed { bytes } => self.resumed.1 = Some(bytes),
+                TransferEvent::Placed(placement) => self.placements.1 = Some(placement),
                 TransferEvent::Over(outcome) => self.received = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -286,7 +292,7 @@ fn files_arrive_intact() {
         .with_file(path("d/chunk"), noise(2, K64))
         .with_file(path("d/above"), noise(3, K64 + 1))
         .with_file(path("zeros"), vec![0; 5 * K64])
-        .with_link(path("d/link"), LinkTarget::parse("one", &path("d/link")).unwrap())
+        .with_link(path("d/link"), LinkTarget::parse("one").unwrap())
         .with_file(path("日本語.txt"), b"text".to_vec());
     let mut world = World::new(source, MemorySink::new(), Compression::default());
     world.settle();
@@ -469,11 +475,24 @@ fn faults_end_transfer_and_are_reported() {
 
 #[test]
 fn a_source_with_names_that_collide_is_not_offered() {
-    let source = MemorySource::new().with_file(path("README"), vec![]).with_file(path("readme"), vec![]);
+    let source = MemorySource::new().with_file(path("readme"), vec![]).with_file(path("readme"), vec![]);
     let mut world = World::new(source, MemorySink::new(), Compression::default());
     world.settle();
-    let fault = Fault::at(FaultKind::Refused(manifest::Refusal::Collision), "readme");
+    let fault = Fault::at(FaultKind::Refused(manifest::Refusal::Twice), "readme");
     assert_eq!(world.sent, Some(Outcome::Failed(fault)));
+}
+
+#[test]
+fn both_sides_learn_how_what_is_in_place_differs() {
+    let placement = Placement { renamed: 3, links_outside: 2, links_unsupported: 1 };
+    for placement in [placement, Placement::default()] {
+        let mut world = World::new(one_file(10), MemorySink::new().with_placement(placement), Compression::Off);
+        world.settle();
+        assert!(matches!(world.sent, Some(Outcome::Complete { .. })), "{:?}", world.sent);
+        let told = (placement != Placement::default()).then_some(placement);
+        assert_eq!(world.placements, (told, told));
+        world.check_ended();
+    }
 }
 
 #[test]

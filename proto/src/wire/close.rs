@@ -1,5 +1,6 @@
 //! Application close codes of a link between client and relay. QUIC carries them unchanged; a WebSocket carries 4000
 //! plus the code (1000 for code 0). TLS cannot carry a code: the relay treats the end of TLS as [`DONE`].
+//! Two peers use [`DONE`] and [`ENDED`] on the links between them, too.
 
 /// The client is done. The relay frees a sender's seat and its nameplate, as after `Leave`.
 pub const DONE: u32 = 0;

@@ -55,6 +55,7 @@ pub enum HandshakeMessage {
 
 /// The secret on which a handshake is based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Mode {
     /// The password of a code, by CPace.
     Code,
@@ -134,6 +135,7 @@ pub struct Offer {
 
 /// Why a receiver declines an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DeclineReason {
     /// The user declined.
     Person,
@@ -149,6 +151,7 @@ pub enum DeclineReason {
 
 /// Why a transfer was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CancelReason {
     /// The user interrupted it.
     Interrupted,
@@ -285,6 +288,25 @@ pub enum Control {
         /// The round.
         round: u32,
     },
+    /// Sent by the receiver, at most once and before [`Control::Verified`]: what is in place there is not exactly what
+    /// was offered.
+    Placement {
+        /// The transfer.
+        transfer: u32,
+        /// How it differs.
+        placement: Placement,
+    },
+}
+
+/// How what a receiver has put in place differs from the offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Placement {
+    /// Names that are others there.
+    pub renamed: u32,
+    /// Symbolic links that were left out because they lead, or may lead, out of what was sent.
+    pub links_outside: u32,
+    /// Symbolic links that were left out because the receiver's disk can't hold links.
+    pub links_unsupported: u32,
 }
 
 /// An explanation from the peer, at most 800 bytes.

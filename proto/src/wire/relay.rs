@@ -96,6 +96,7 @@ pub enum ClientMessage {
 
 /// Why a relay refused a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RefusalReason {
     /// No sender waits in that room: it is unknown, given up or expired. The relay does not distinguish these cases.
     NobodyWaits,

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Limits, Profile, Quic, Read, Stream, Write};
-use tallow_proto::link::trust::{Identity, Trust};
+use tallow_proto::link::{Identity, Trust};
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 const STREAMS: u64 = 4;
 /// The sent bytes repeat after this many; a prime, so that no packet or buffer size hides a shift.

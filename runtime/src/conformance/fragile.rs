@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 #[derive(Default)]
 pub struct Fragile {

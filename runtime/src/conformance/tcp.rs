@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 /// The largest number of bytes that a connection of the server buffers.
 const HELD: usize = 64 << 10;

@@ -13,8 +13,8 @@ use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, Ecn, QueryId, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::{Job, JobId, Work};
-use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::storage::{Fault, Sink};
+use tallow_proto::transfer::{Entry, Manifest};
 
 /// How many datagrams may be in flight.
 const WINDOW: usize = 32;
@@ -38,7 +38,7 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
         }
         fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
+    Job::new(JobId(id), Work::Finish { sink: Arc::new(Does(work)), at_most: 1 })
 }
 
 pub enum Command {
@@ -147,7 +147,7 @@ impl Node for TestNode {
         match input {
             Input::Bound(_, result) => self.events.push_back(Event::Bound(result)),
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
-            Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
+            Input::Done(done) => self.events.push_back(Event::Worked { id: done.id().0, well: done.result().is_ok() }),
             Input::HandleDropped => self.leaving = true,
             _ => {}
         }

@@ -143,7 +143,7 @@ pub fn dir(path: &str) -> Entry {
 }
 
 pub fn link(path: &str, target: &str) -> Entry {
-    let target = LinkTarget::parse(target, &RelPath::parse(path).unwrap()).unwrap();
+    let target = LinkTarget::parse(target).unwrap();
     entry(path, EntryKind::Symlink { target }, 0o777)
 }
 
@@ -154,6 +154,11 @@ pub fn entry(path: &str, kind: EntryKind, mode: u16) -> Entry {
 /// The byte at `at` of the file at `index` in a generated manifest.
 pub fn byte(index: u32, at: u64) -> u8 {
     (at.wrapping_mul(31) ^ u64::from(index)) as u8
+}
+
+/// The contents of a file of a made-up manifest.
+pub fn contents(index: u32, size: u64) -> Vec<u8> {
+    (0..size).map(|at| byte(index, at)).collect()
 }
 
 pub fn policy(on_exists: OnExists) -> Policy {

@@ -298,9 +298,11 @@ impl Node for MaliciousPeer {
             quic.handle_timeout(now);
         }
         match &mut self.stage {
-            Stage::Shaking(handshake) => handshake.handle_timeout(now),
+            Stage::Shaking(handshake) if handshake.poll_timeout().is_some_and(|at| at <= now) => {
+                self.stage = Stage::Over;
+            }
             Stage::Live(session) => session.handle_timeout(now),
-            Stage::Dialing | Stage::Asking | Stage::Over => {}
+            Stage::Dialing | Stage::Asking | Stage::Shaking(_) | Stage::Over => {}
         }
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;

@@ -432,7 +432,7 @@ impl World {
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
                     return self.plan(until, SimEvent::JobDone { host, life, job });
                 }
-                (self.elapsed(), host, job.id).hash(&mut self.trace);
+                (self.elapsed(), host, job.id()).hash(&mut self.trace);
                 let done = job.run(&AtomicBool::new(false));
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, Input::Done(done)));
                 self.serve(host);

@@ -35,7 +35,7 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
         }
         fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
+    Job::new(JobId(id), Work::Finish { sink: Arc::new(Does(work)), at_most: 1 })
 }
 
 #[derive(Debug, PartialEq, Clone)]
@@ -147,7 +147,7 @@ impl Node for ScriptedNode {
         let received = match input {
             Input::Bound(socket, result) => Received::Bound(socket, result),
             Input::Resolved(_, found) => Received::Resolved(found),
-            Input::Done(done) => Received::Done(done.id.0, done.result.is_ok()),
+            Input::Done(done) => Received::Done(done.id().0, done.result().is_ok()),
             Input::Listening(listener, result) => Received::Listening(listener, result),
             Input::Interfaces(interfaces) => Received::Interfaces(interfaces.len()),
             Input::Gateways(gateways) => Received::Gateways(gateways.len()),

@@ -36,6 +36,8 @@ pub(super) struct Said {
     pub(super) bodies: Vec<Bytes>,
     pub(super) keys: Option<Keys>,
     pub(super) failure: Option<Failure>,
+    /// It waited in vain; whether that counts as a guess.
+    pub(super) lost: Option<bool>,
 }
 
 impl Said {
@@ -88,7 +90,7 @@ pub(super) fn changed(body: &Bytes, change: impl FnOnce(&mut HandshakeMessage)) 
     encode(&message).into()
 }
 
-/// Transports bodies between the two until both are silent; then time passes.
+/// Transports bodies between the two until both are silent.
 pub(super) fn meet_over(
     mut a: Handshake,
     mut b: Handshake,
@@ -110,10 +112,9 @@ pub(super) fn meet_over(
         count += 1;
     }
     for (machine, said) in [(&mut a, &mut of_a), (&mut b, &mut of_b)] {
-        machine.handle_timeout(now + 2 * TIME);
-        said.absorb(drain(machine));
-        assert_eq!(machine.poll_timeout(), None, "the end is reached in bounded time");
-        assert!(said.keys.is_some() != said.failure.is_some());
+        said.lost = machine.poll_timeout().map(|_| machine.is_guess_if_lost());
+        let ends = [said.keys.is_some(), said.failure.is_some(), said.lost.is_some()];
+        assert_eq!(ends.into_iter().filter(|&is_end| is_end).count(), 1);
     }
     (of_a, of_b)
 }
@@ -195,12 +196,9 @@ fn x02_answer_without_valid_h3_counts_as_guess() {
     let _ = hear(&mut b, drain(&mut a).bodies[0].clone());
     assert!(b.is_guess_if_lost());
 
-    let mut late = b.clone();
-    late.handle_timeout(now() + 2 * TIME);
     let mut unframed = b.clone();
     unframed.handle_violation(Violation::FrameTooLong);
     let ends = [
-        (drain(&mut late), FailureReason::TimedOut),
         (drain(&mut unframed), Violation::FrameTooLong.into()),
         (hear(&mut b.clone(), &b"garbage"[..]), Violation::Malformed.into()),
         (hear(&mut b.clone(), encode(&HandshakeMessage::WrongCode)), FailureReason::WrongCode),
@@ -248,7 +246,7 @@ pub(super) fn after_its_first_output(machine: &Handshake) -> Handshake {
 }
 
 #[test]
-fn handshake_times_out_15_seconds_after_first_frame() {
+fn deadline_is_15_seconds_after_the_first_frame() {
     let now = now();
     let config = |role| Config { role, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
     let mut a = Handshake::new(config(Role::Sender), now, Seed::new([1; 32]));
@@ -257,15 +255,6 @@ fn handshake_times_out_15_seconds_after_first_frame() {
     let later = now + Duration::from_secs(10);
     b.handle_frame(later, drain(&mut a).bodies[0].clone());
     assert_eq!(b.poll_timeout(), Some(later + TIME), "counted from H1");
-    let _ = drain(&mut b);
-    for machine in [&mut a, &mut b] {
-        let deadline = machine.poll_timeout().unwrap();
-        machine.handle_timeout(deadline - Duration::from_nanos(1));
-        assert!(drain(machine).is_silent());
-        machine.handle_timeout(deadline);
-        assert_eq!(drain(machine).reason(), Some(FailureReason::TimedOut));
-        assert_eq!(machine.poll_timeout(), None);
-    }
 }
 
 fn again(role: Role, keys: &Keys, seed: u8) -> Handshake {

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::{hkdf, hmac};
+use quinn_proto as proto;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn_proto::{self as proto, congestion};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
@@ -57,12 +57,14 @@ const LOOPBACK_MTU_STEP: u16 = 8 << 10;
 const NETWORK: (u16, u16) = (NETWORK_MTU, MTU_STEP);
 const LOOPBACK: (u16, u16) = (MAX_DATAGRAM, LOOPBACK_MTU_STEP);
 
-/// The congestion controller of a connection.
+/// The congestion controller of a connection. Those of quinn-proto serve as comparison in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Congestion {
     /// CUBIC (RFC 9438): reduces its window at every loss.
+    #[cfg(test)]
     Cubic,
     /// quinn-proto's BBR: follows the measured bandwidth and round trip, and ignores loss.
+    #[cfg(test)]
     Bbr,
     /// This crate's controller: follows the same measurements, and reduces its window where buffers are small.
     DeliveryRate,
@@ -272,8 +274,10 @@ fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::Trans
         .datagram_receive_buffer_size(None)
         .allow_spin(false);
     match profile.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
-        Congestion::Bbr => config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default())),
+        #[cfg(test)]
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(proto::congestion::CubicConfig::default())),
+        #[cfg(test)]
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(proto::congestion::BbrConfig::default())),
         Congestion::DeliveryRate => config.congestion_controller_factory(Arc::new(DeliveryRateConfig)),
     };
     config

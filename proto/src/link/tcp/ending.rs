@@ -46,12 +46,14 @@ impl TcpLink {
 
     /// Ends the sending direction; the other side reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`]
     /// follows.
+    #[cfg(any(test, feature = "internals"))]
     pub fn finish(&mut self, now: Instant) {
         self.finish_with(now, 0, "");
     }
 
-    /// As [`Self::finish`], and the other side receives code and reason in [`Closed::Application`], if the protocol
-    /// supports that. Unlike with [`Self::close`], there is no time limit for the bytes that were written before.
+    /// Ends the sending direction; the other side receives code and reason in [`Closed::Application`], if the protocol
+    /// supports that, and reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`] follows. Unlike with
+    /// [`Self::close`], there is no time limit for the bytes that were written before.
     pub fn finish_with(&mut self, now: Instant, code: u32, reason: &'static str) {
         let next = match self.phase {
             Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
@@ -103,7 +105,7 @@ impl TcpLink {
         match self.framing.socket().and_then(|socket| socket.take_close()) {
             Some(CloseSeen::Normal) => self.handle_end(now),
             Some(CloseSeen::Own { code, reason }) => return Err(Closed::Application { code, reason }),
-            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
+            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketCode(code)),
             None => {}
         }
         if let Layer::Tls(tls) = &self.layer
@@ -167,7 +169,7 @@ impl TcpLink {
             (Closed::Lost, _) => return self.lose(),
             (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),
             (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
-            (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
+            (Closed::WebSocketCode(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
             (_, Framing::Refused { say }) => Some(std::mem::take(say)),
             (
                 _,

@@ -72,7 +72,7 @@ pub enum Closed {
     },
     /// The other side, or a proxy, closed the WebSocket with this code (RFC 6455 §7.4).
     #[error("the WebSocket was closed with code {0}")]
-    WebSocketClosed(u16),
+    WebSocketCode(u16),
     /// The other side violated the WebSocket protocol.
     #[error(transparent)]
     WebSocket(#[from] WebSocketViolation),

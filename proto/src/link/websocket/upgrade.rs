@@ -46,6 +46,7 @@ pub enum UpgradeFailure {
 /// Whether a server accepts WebSockets from web pages. If it does, any page can use the relay from its visitors'
 /// machines, also a relay on their machine or in their network, which the page's server cannot reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Browsers {
     /// The server answers a request that has an `Origin` header with 403.
     #[default]

@@ -5,11 +5,12 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::super::lanes::OutStreams;
-use super::super::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, BadRecord, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, LANE_STALL,
-    MAX_STREAMS, OpenedRecord, Pace, SILENCE, Verdict, WAITING,
+use super::super::lanes::{LANE_STALL, OutStreams};
+use super::super::link::{
+    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS,
 };
+use super::super::reliable::WAITING;
+use super::super::{OpenedRecord, Pace, SILENCE, Verdict};
 use super::*;
 use crate::handshake::{RecordKey, Suite, keyed};
 use crate::wire::frame::{KIND_CHUNK, KIND_CONTROL, PREFIX};
@@ -44,7 +45,7 @@ pub fn message(n: u64) -> Control {
 #[derive(Debug, Default)]
 pub struct Told {
     pub control: Vec<Control>,
-    pub chunks: Vec<Result<Vec<u8>, BadRecord>>,
+    pub chunks: Vec<Result<Vec<u8>, Violation>>,
     pub usable: Vec<LinkId>,
     pub moved: Vec<LinkId>,
     pub dead: Vec<(LinkId, LinkEnd)>,
@@ -105,7 +106,7 @@ impl Pair {
                     assert!(content.as_ref().is_none_or(|chunk| chunk.len() == plain));
                     assert_eq!(verdict, Verdict { link, is_genuine: content.is_some() });
                     self.ends[end].handle_verdict(self.now, verdict);
-                    self.told[end].chunks.push(content.map(|chunk| chunk.to_vec()).ok_or(BadRecord));
+                    self.told[end].chunks.push(content.map(|chunk| chunk.to_vec()).ok_or(Violation::BadRecord));
                 }
                 Event::LinkUsable(link) => told.usable.push(link),
                 Event::ControlMoved(link) => told.moved.push(link),

@@ -21,7 +21,7 @@ fn dir(path: &str) -> Entry {
 }
 
 fn link(path: &str, target: &str) -> Entry {
-    let target = LinkTarget::parse(target, &RelPath::parse(path).unwrap()).unwrap();
+    let target = LinkTarget::parse(target).unwrap();
     Entry { kind: EntryKind::Symlink { target }, mode: 0o777, ..file(path, 0) }
 }
 
@@ -138,8 +138,6 @@ fn n01_to_n04_n06_a_name_is_refused_with_its_reason() {
         ("a/../../x", PathError::DotDot),
         ("../target2/x", PathError::DotDot),
         ("/etc/cron.d/x", PathError::Absolute),
-        ("C:x", PathError::Drive),
-        ("file.txt:stream", PathError::Stream),
         ("\x1b[2J\x1b[1A\rharmless", PathError::Control(0)),
         ("", PathError::Empty),
         ("a//b", PathError::EmptyComponent),
@@ -167,23 +165,30 @@ fn n06_name_that_is_not_utf8_is_a_violation() {
 
 #[test]
 fn n07_colliding_entries_are_refused() {
-    let collide = |entries: &[Entry]| why(manifest(entries)) == Refusal::Collision;
-    assert!(collide(&[file("README", 1), file("readme", 1)]));
-    assert!(collide(&[file("\u{e9}", 1), file("e\u{301}", 1)]));
-    assert!(collide(&[file("dup", 1), file("dup", 1)]));
-    assert!(collide(&[dir("dup"), dir("dup")]));
-    assert!(collide(&[file("a", 1), file("a/b", 1)]));
-    assert!(collide(&[file("a/b", 1), file("a", 1)]));
-    assert!(collide(&[file("a", 1), file("A/b", 1)]));
-    assert!(collide(&[file("A/b/c/d", 1), file("a/b", 1)]));
-    assert!(collide(&[link("a", "x"), file("a/b", 1)]));
-    assert!(collide(&[file("a/b", 1), link("a", "x")]));
-    assert!(collide(&[file("s", 1), dir("s")]));
-    assert!(collide(&[dir("s"), file("s", 1)]));
-    assert!(collide(&[file("a/x", 1), file("A/y", 1)]), "on some systems one directory, on others two");
-    assert!(collide(&[dir("a"), file("A/y", 1)]));
-    assert!(collide(&[file("a/x", 1), dir("A")]));
-    assert!(collide(&[file("CON", 1), file("_con", 1)]), "what the receiver would make of them counts");
+    let refused = |entries: &[Entry]| match manifest(entries) {
+        Err(ManifestError::Refused(refused)) => (refused.why, refused.name.as_raw().to_owned()),
+        other => panic!("{entries:?} {other:?}"),
+    };
+    let twice: [[Entry; 2]; 5] = [
+        [file("dup", 1), file("dup", 1)],
+        [dir("dup"), dir("dup")],
+        [link("dup", "x"), file("dup", 1)],
+        [file("dup", 1), dir("dup")],
+        [dir("dup"), file("dup", 1)],
+    ];
+    for entries in twice {
+        assert_eq!(refused(&entries), (Refusal::Twice, "dup".into()));
+    }
+    let below: [[Entry; 2]; 5] = [
+        [file("a", 1), file("a/b", 1)],
+        [file("a/b", 1), file("a", 1)],
+        [link("a", "x"), file("a/b", 1)],
+        [file("a/b", 1), link("a", "x")],
+        [link("a", "x"), dir("a/b/c")],
+    ];
+    for entries in below {
+        assert_eq!(refused(&entries), (Refusal::NoDirectory, "a".into()));
+    }
     assert_eq!(why(judge(&[raw(FILE, b"dup"), raw(FILE, b"./dup")])), Refusal::Name(PathError::Dot));
 
     let fine: &[&[Entry]] = &[
@@ -193,18 +198,20 @@ fn n07_colliding_entries_are_refused() {
         &[file("ab", 1), file("a/b", 1)],
         &[file("a/b", 1), file("b/a", 1), file("ab/a", 1)],
         &[file("a/b/c", 1), file("a/b!", 1), file("a/bc", 1), file("a!/b", 1)],
-        &[file("x", 1), file("x.", 1), file("x ", 1)][..2],
+        &[file("x", 1), file("x.", 1), file("x ", 1)],
+        // What only some disks take for one name is decided where the disk is.
+        &[
+            file("README", 1),
+            file("readme", 1),
+            file("\u{e9}", 1),
+            file("e\u{301}", 1),
+            file("CON", 1),
+            file("_con", 1),
+        ],
+        &[file("a", 1), file("A/b", 1), file("B/x", 1), file("b/y", 1)],
     ];
     for entries in fine {
         assert!(manifest(entries).is_ok(), "{entries:?}");
-    }
-}
-
-#[test]
-fn n07_refusal_reports_colliding_name() {
-    match manifest(&[file("a", 1), file("b/README", 1), file("b/readme", 1)]) {
-        Err(ManifestError::Refused(refused)) => assert_eq!(refused.name.as_raw(), "b/readme"),
-        other => panic!("{other:?}"),
     }
 }
 
@@ -214,12 +221,11 @@ fn n08_unknown_kinds_and_unsafe_links_are_refused() {
         assert_eq!(violation(judge(&[raw(tag, b"x")])), Violation::UnknownEntryKind, "{tag}");
     }
     assert!(judge(&[Raw { target: b"y", ..raw(SYMLINK, b"x") }, raw(DIR, b"d"), raw(FILE, b"f")]).is_ok());
-    for (target, rule) in [
-        ("../x", LinkError::Escapes),
-        ("/etc/passwd", LinkError::Text(PathError::Absolute)),
-        ("a/../../x", LinkError::ClimbsLate),
-        ("", LinkError::Text(PathError::Empty)),
-    ] {
+    // Where a link leads is judged by the receiver, who may keep one that leads out.
+    for target in ["../x", "/etc/passwd", "a/../../x"] {
+        assert!(judge(&[Raw { target: target.as_bytes(), ..raw(SYMLINK, b"l") }]).is_ok(), "{target}");
+    }
+    for (target, rule) in [("", PathError::Empty), ("a\x1b[2J", PathError::Control(1))] {
         assert_eq!(
             why(judge(&[Raw { target: target.as_bytes(), ..raw(SYMLINK, b"l") }])),
             Refusal::Link(rule),
@@ -375,7 +381,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
         4 => (0_u64..1 << 40).prop_map(|size| EntryKind::File { size }),
         2 => Just(EntryKind::Dir),
-        1 => Just(EntryKind::Symlink { target: LinkTarget::parse("x/y", &RelPath::parse("l").unwrap()).unwrap() }),
+        1 => Just(EntryKind::Symlink { target: LinkTarget::parse("x/y").unwrap() }),
     ];
     (any_name(), kind, 0_u16..=0o777, any::<i64>(), 0_u32..1_000_000_000).prop_map(
         |(path, kind, mode, seconds, nanos)| Entry { path, kind, mode, mtime: Mtime::clamped(seconds, nanos.into()) },
@@ -395,18 +401,6 @@ fn manifest_with_staging_name_is_refused() {
     assert!(manifest(&[entry("d/.tallow-0123456789abcdef/journal")]).is_ok());
 }
 
-#[test]
-fn entries_with_equal_local_names_collide() {
-    let entry = |start: &str| Entry {
-        path: RelPath::parse(&format!("{start}{}", "x".repeat(251))).unwrap(),
-        kind: EntryKind::File { size: 5 },
-        mode: 0o644,
-        mtime: Mtime::default(),
-    };
-    let refused = manifest(&[entry("CON."), entry("_ON.")]);
-    assert!(matches!(refused, Err(ManifestError::Refused(Refused { why: Refusal::Collision, .. }))), "{refused:?}");
-}
-
 /// A slow and simple implementation of the rules.
 fn collides(entries: &[Entry]) -> bool {
     let directory = |entry: &Entry| entry.kind == EntryKind::Dir;
@@ -416,10 +410,9 @@ fn collides(entries: &[Entry]) -> bool {
     };
     let mut dirs: Vec<RelPath> = entries.iter().flat_map(|entry| ancestors(&entry.path)).collect();
     dirs.extend(entries.iter().filter(|entry| directory(entry)).map(|entry| entry.path.clone()));
-    let same = |a: &RelPath, b: &RelPath| a.collision_key() == b.collision_key();
-    let twice = (0..entries.len()).any(|b| (0..b).any(|a| same(&entries[a].path, &entries[b].path)));
-    let below = entries.iter().any(|entry| !directory(entry) && dirs.iter().any(|dir| same(dir, &entry.path)));
-    twice || below || dirs.iter().any(|a| dirs.iter().any(|b| same(a, b) && a != b))
+    let twice = (0..entries.len()).any(|b| (0..b).any(|a| entries[a].path == entries[b].path));
+    let below = entries.iter().any(|entry| !directory(entry) && dirs.contains(&entry.path));
+    twice || below
 }
 
 proptest! {

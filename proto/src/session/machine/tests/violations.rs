@@ -141,7 +141,7 @@ fn x06_a_session_refuses_records_of_another_context() {
             pair.arrive(RECEIVER, LINK, FIRST, record.clone());
         }
         assert_eq!(pair.told[RECEIVER].failed, Some(Violation::BadRecord));
-        assert_eq!(pair.told[RECEIVER].chunks.last(), Some(&Err(BadRecord)), "no plaintext is returned");
+        assert_eq!(pair.told[RECEIVER].chunks.last(), Some(&Err(Violation::BadRecord)), "no plaintext is returned");
     }
     let (mut pair, mut records) = conversation();
     records[chunks[0]] = [&[KIND_CONTROL][..], &genuine[chunks[0]][1..]].concat().into();
