@@ -451,6 +451,9 @@ impl Peer {
                     let is_unconfirmed = matches!(event, Event::Waiting(WaitingFor::Peer))
                         && !self.outbox.has_ended()
                         && self.missing() != Missing::Data;
+                    if is_unconfirmed && self.missing() == Missing::Confirmation && self.give_up_after.is_none() {
+                        self.connection.expect_confirmation(now);
+                    }
                     self.outbox.notify(if is_unconfirmed { Event::Waiting(WaitingFor::Confirmation) } else { event });
                 }
                 rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
@@ -502,6 +505,7 @@ impl Peer {
             give_up_after: self.give_up_after,
             accepted: self.offer.accepted_at().is_some(),
             missing: self.missing(),
+            at_relay: !self.rendezvous.is_embedded(),
         }
     }
 

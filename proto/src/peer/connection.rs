@@ -47,7 +47,7 @@ use crate::wire::Features;
 use crate::wire::frame::enclose;
 use crate::wire::relay::Role;
 
-use reconnect::{ReconnectCredentials, ReconnectState};
+use reconnect::{CONFIRM_WITHIN, ReconnectCredentials, ReconnectState};
 
 pub(super) use reconnect::{Missing, Patience};
 
@@ -282,6 +282,14 @@ impl Connection {
         self.stage = Stage::Disconnected(Box::new(Disconnected { session, give_up, lost }));
         self.out.push_back(Output::Event(Event::Reconnecting { attempt: 1, wait: Duration::ZERO }));
         self.out.extend(self.reconnect_question().map(Output::Reconnect));
+    }
+
+    /// The sender is back in the reconnect room, and everything is stored at the receiver: from now on the receiver has
+    /// [`CONFIRM_WITHIN`] to return. While this side's network is away, the time does not run.
+    pub fn expect_confirmation(&mut self, now: Instant) {
+        if let Stage::Disconnected(disconnected) = &mut self.stage {
+            disconnected.give_up = disconnected.give_up.map(|at| at.min(now + CONFIRM_WITHIN));
+        }
     }
 
     /// Uses a link that was accepted before the last one was lost; the sender may have begun a handshake on it.

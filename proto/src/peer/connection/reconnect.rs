@@ -11,7 +11,7 @@ use crate::wire::relay::Role;
 
 /// How long a sender without a link waits for the confirmation once everything is stored. A receiver that has put it in
 /// place stays for 20 s (`transfer::receiver::FAREWELL`); the rest is for one that still puts it in place.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
 /// How long where the last acknowledgements are missing as well: the receiver may be complete and gone, or asleep for a
 /// night with a rest to be sent.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(12 * 3600);
@@ -53,6 +53,9 @@ pub(in super::super) struct Patience {
     pub accepted: bool,
     /// What the transfer waits for.
     pub missing: Missing,
+    /// The reconnect room is at a relay: the time for the confirmation begins there, see
+    /// `Connection::expect_confirmation`.
+    pub at_relay: bool,
 }
 
 /// What a transfer waits for, as far as this side knows.
@@ -70,8 +73,8 @@ impl Patience {
     pub(super) fn limit(self) -> Option<Duration> {
         let own = match (self.accepted, self.missing) {
             (false, _) => Some(PATIENCE),
-            (true, Missing::Confirmation) => Some(CONFIRM_WITHIN),
-            (true, Missing::Acknowledgements) => Some(ACKNOWLEDGE_WITHIN),
+            (true, Missing::Confirmation) if !self.at_relay => Some(CONFIRM_WITHIN),
+            (true, Missing::Acknowledgements | Missing::Confirmation) => Some(ACKNOWLEDGE_WITHIN),
             (true, Missing::Data) => None,
         };
         self.give_up_after.or(own)
@@ -84,7 +87,8 @@ mod tests {
 
     #[test]
     fn patience_depends_on_what_is_missing() {
-        let limit = |give_up_after, accepted, missing| Patience { give_up_after, accepted, missing }.limit();
+        let limit =
+            |give_up_after, accepted, missing| Patience { give_up_after, accepted, missing, at_relay: false }.limit();
         let all = [Missing::Data, Missing::Acknowledgements, Missing::Confirmation];
         for missing in all {
             assert_eq!(limit(None, false, missing), Some(PATIENCE));
